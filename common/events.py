@@ -1,0 +1,89 @@
+"""What a session reports to whoever drives it. Plain values, nothing to call."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Union
+
+from . import messages
+from .versions import Version
+
+
+class Reason(enum.Enum):
+    """Why a version changed."""
+
+    FIRST_HEARTBEAT = "first heartbeat of this connection"
+    GUEST_UPGRADED = "the guest supports more than before"
+    GUEST_DOWNGRADED = "the guest supports less than before"
+    GUEST_WITHOUT_VERSION = "the guest sends no version"
+    GUEST_INVALID_VERSION = "the guest sends an invalid version"
+    CHANNEL = "the channel was opened anew or the host went away"
+    REFRESH = "the host asked for everything again"
+    PUSH = "the host says so"
+
+
+@dataclasses.dataclass(frozen=True)
+class VersionChanged:
+    """The version spoken changed: agreed on the host, in use in the guest. *why* is one clause for people."""
+
+    old: Version
+    new: Version
+    reason: Reason
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MessageReceived:
+    """A message of the table came in, in the right direction and not newer than supported."""
+
+    name: str
+    message: messages.Message
+
+
+@dataclasses.dataclass(frozen=True)
+class Responsive:
+    """The peer was heard for the first time, or again after a silence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unresponsive:
+    """The peer was silent for longer than allowed, in seconds."""
+
+    silence: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentRestarted:
+    """Heartbeats come from another run of the agent than before, on the same channel."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Complaint:
+    """One line for the log about what the peer did wrong; at most one a minute, however much it does wrong."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class HeartbeatWanted:
+    """The guest must send a heartbeat now."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FactsWanted:
+    """The guest must send these facts (wire names) now."""
+
+    names: frozenset[str]
+
+
+Event = Union[
+    VersionChanged,
+    MessageReceived,
+    Responsive,
+    Unresponsive,
+    AgentRestarted,
+    Complaint,
+    HeartbeatWanted,
+    FactsWanted,
+]

@@ -1,0 +1,309 @@
+"""One frozen class per message, and how each travels.
+
+A class says what a message means and which arguments it has; its name, direction and version stand in ``catalogue``.
+Names of arguments are the wire's, and so are their types (see ``fields``). Unknown arguments are ignored.
+
+Units are those of the deployed agents: memory in KiB, disks in bytes, offsets in minutes, time-outs in seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Optional, TypeVar, Union
+
+from .fields import (
+    BOOLEAN,
+    INTEGER,
+    NATURAL,
+    NUMBER_TEXT,
+    POSITIVE,
+    TEXT,
+    Argument,
+    Rest,
+    argument,
+    arguments_of,
+    list_of,
+    mapping_of,
+    one_of,
+    record,
+    rest,
+)
+
+M = TypeVar("M", bound="Message")
+
+
+_DECLARED: dict[type, tuple[Union[Argument, Rest], ...]] = {}
+
+
+def declared(message_class: type) -> tuple[Union[Argument, Rest], ...]:
+    """The arguments of *message_class*, as the documentation lists them."""
+    if message_class not in _DECLARED:
+        _DECLARED[message_class] = arguments_of(message_class)
+    return _DECLARED[message_class]
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """Base of all messages."""
+
+    @classmethod
+    def from_arguments(cls: type[M], arguments: Mapping[str, Any]) -> tuple[M, list[str]]:
+        """Build the message from what a peer sent.
+
+        :returns: the message, and the wire names of lenient arguments that were mistyped and took their defaults.
+        :raises InvalidArguments: an argument is missing or mistyped.
+        """
+        mistyped: list[str] = []
+        values = {each.attribute: each.read(arguments, mistyped) for each in declared(cls)}
+        return cls(**values), mistyped
+
+    def to_arguments(self) -> dict[str, Any]:
+        """The arguments as the wire has them; an optional one that is None is left out."""
+        arguments: dict[str, Any] = {}
+        for each in declared(type(self)):
+            each.write(getattr(self, each.attribute), arguments)
+        return arguments
+
+
+class Fact:
+    """Marks a message that reports a state of the guest: the newest one replaces the one before."""
+
+
+# ---- Negotiation ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Refresh(Message):
+    """Report everything again. Carries the host's highest version, unless the host knows none."""
+
+    api_version: Optional[int] = argument("apiVersion", NATURAL, default=None, lenient=True)
+    #: Identity of this run of the host daemon; deployed oVirt hosts send none.
+    host_id: Optional[str] = argument("hostId", TEXT, default=None, lenient=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class ApiVersion(Message):
+    """The version to speak from now on."""
+
+    api_version: int = argument("apiVersion", NATURAL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Heartbeat(Message, Fact):
+    """The guest lives. Carries its highest version, unless the guest knows none."""
+
+    free_ram: Optional[str] = argument("free-ram", NUMBER_TEXT, default=None, lenient=True)
+    memory_stat: Optional[Mapping[str, int]] = argument("memory-stat", mapping_of(INTEGER), default=None, lenient=True)
+    api_version: Optional[int] = argument("apiVersion", NATURAL, default=None, lenient=True)
+    #: What the guest sends at; deployed oVirt guests do not say.
+    api_version_in_use: Optional[int] = argument("apiVersionInUse", NATURAL, default=None, lenient=True)
+    #: Identity of this run of the guest agent; deployed oVirt guests send none.
+    agent_id: Optional[str] = argument("agentId", TEXT, default=None, lenient=True)
+
+
+# ---- Facts ----
+
+
+@dataclasses.dataclass(frozen=True)
+class HostName(Message, Fact):
+    """The guest's host name."""
+
+    name: str = argument("name", TEXT)
+
+
+@dataclasses.dataclass(frozen=True)
+class OsVersion(Message, Fact):
+    """The guest's kernel release."""
+
+    version: str = argument("version", TEXT)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkInterfaces(Message, Fact):
+    """Interfaces that are up, without loopback, each with its hardware and IP addresses."""
+
+    interfaces: tuple[Mapping[str, Any], ...] = argument(
+        "interfaces", list_of(record(name=TEXT, hw=TEXT, inet=list_of(TEXT), inet6=list_of(TEXT)))
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Applications(Message, Fact):
+    """Installed packages out of a configured list, as name-version or name-version-release."""
+
+    applications: tuple[str, ...] = argument("applications", list_of(TEXT))
+
+
+@dataclasses.dataclass(frozen=True)
+class DisksUsage(Message, Fact):
+    """Mounted file systems with their size and use in bytes, and the device of each disk's serial number."""
+
+    disks: tuple[Mapping[str, Any], ...] = argument(
+        "disks", list_of(record(path=TEXT, fs=TEXT, total=NATURAL, used=NATURAL))
+    )
+    mapping: Optional[Mapping[str, Any]] = argument("mapping", mapping_of(record(name=TEXT)), default=None, lenient=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActiveUser(Message, Fact):
+    """Who is logged in; the word ``None`` for nobody."""
+
+    name: str = argument("name", TEXT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fqdn(Message, Fact):
+    """The guest's fully qualified domain name."""
+
+    fqdn: str = argument("fqdn", TEXT)
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryStats(Message, Fact):
+    """What a heartbeat says of memory, on its own."""
+
+    memory: Mapping[str, int] = argument("memory", mapping_of(INTEGER))
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberOfCpus(Message, Fact):
+    """How many CPUs are online; -1 where that is unknown."""
+
+    count: int = argument("count", INTEGER)
+
+
+@dataclasses.dataclass(frozen=True)
+class OsInfo(Message, Fact):
+    """The guest's operating system; empty where unknown."""
+
+    version: str = argument("version", TEXT)
+    distribution: str = argument("distribution", TEXT)
+    codename: str = argument("codename", TEXT)
+    arch: str = argument("arch", TEXT)
+    type: str = argument("type", TEXT)
+    kernel: str = argument("kernel", TEXT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timezone(Message, Fact):
+    """The guest's time zone, and its distance from UTC in minutes."""
+
+    zone: str = argument("zone", TEXT)
+    offset: int = argument("offset", INTEGER)
+
+
+@dataclasses.dataclass(frozen=True)
+class Containers(Message, Fact):
+    """Containers that run in the guest."""
+
+    containers: tuple[Mapping[str, Any], ...] = argument(
+        "list", list_of(record(id=TEXT, names=list_of(TEXT), image=TEXT, command=TEXT, status=TEXT))
+    )
+
+
+# ---- Notices of the guest ----
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionStartup(Message):
+    """The agent (or its session with this host) starts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionShutdown(Message):
+    """The guest shuts down."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionLogon(Message):
+    """A user logged in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionLogoff(Message):
+    """A user logged off."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionLock(Message):
+    """The screen was locked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionUnlock(Message):
+    """The screen was unlocked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Uninstalled(Message):
+    """The agent is being removed; old agents send it."""
+
+
+# ---- Commands of the host, and their answers ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Echo(Message):
+    """Send the same arguments back; and what comes back."""
+
+    more: Mapping[str, Any] = rest()
+
+
+@dataclasses.dataclass(frozen=True)
+class LockScreen(Message):
+    """Lock the screen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LogOff(Message):
+    """Log the active user off."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Login(Message):
+    """Log a user in; the name is ``user`` or ``user@domain``."""
+
+    username: str = argument("username", TEXT)
+    password: str = argument("password", TEXT, secret=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shutdown(Message):
+    """Shut the guest down after *timeout* seconds; *reboot* is the string ``True`` or ``False``."""
+
+    timeout: int = argument("timeout", NATURAL)
+    message: str = argument("message", TEXT)
+    reboot: str = argument("reboot", one_of("True", "False"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Hibernate(Message):
+    """Suspend the guest to disk or to memory."""
+
+    state: str = argument("state", one_of("disk", "mem"), default="disk")
+
+
+@dataclasses.dataclass(frozen=True)
+class SetNumberOfCpus(Message):
+    """Bring CPUs on- or offline; the guest answers number-of-cpus."""
+
+    count: int = argument("count", POSITIVE)
+
+
+@dataclasses.dataclass(frozen=True)
+class LifecycleEvent(Message):
+    """Something happens to the whole VM: the guest runs its hooks, then answers completion where there is a reply id."""
+
+    type: str = argument("type", one_of("before_migration", "after_migration", "before_hibernation", "after_hibernation"))
+    failure: Optional[bool] = argument("failure", BOOLEAN, default=None)
+    reply_id: Optional[str] = argument("reply_id", TEXT, default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion(Message):
+    """The answer to a command with a reply id; more members depend on the command."""
+
+    reply_id: str = argument("reply_id", TEXT)
+    done: bool = argument("done", BOOLEAN)
+    more: Mapping[str, Any] = rest()

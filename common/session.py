@@ -1,0 +1,584 @@
+"""Sessions: what a channel drives. Bytes in, bytes and events out; time is passed in.
+
+The contract with a shell (a socket, a port, a test)::
+
+    session.receive_data(data, now)      # never raises, whatever a peer sends
+    session.tick(now)                    # when next_deadline() has passed
+    for event in session.events(): …     # after every call above
+    write(session.data_to_send())        # after every call above and every send
+
+A shell whose peer does not read calls ``pause_writing`` and later ``resume_writing``. While writing is paused a session
+queues nothing: commands are refused, and what follows from the state (a push, a heartbeat, facts) is remembered as due,
+not as bytes. So a session's memory is bounded by one line in and a few lines out.
+
+What a peer does wrong is counted, costs its own line, and is complained about at most once a minute.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from . import codec, errors, events, framing, messages, negotiation
+from .catalogue import CATALOGUE, Catalogue, Direction, Row
+from .versions import Version
+
+#: At most one complaint in this many seconds.
+COMPLAINT_PERIOD = 60.0
+
+#: A peer that was silent for this long is unresponsive, in seconds: three heartbeats of a deployed guest.
+SILENCE_LIMIT = 15.0
+
+#: The heartbeat's period, in seconds.
+HEARTBEAT_PERIOD = 5.0
+
+#: How many different names of dropped messages are counted apart, and how much of each name is kept.
+DROPPED_NAMES_LIMIT = 20
+DROPPED_NAME_LENGTH = 40
+
+#: A maximum above this is no version that anybody will ever have.
+_LARGE = 1_000_000
+
+_NEGOTIATING = (messages.Refresh, messages.ApiVersion, messages.Heartbeat)
+
+#: Stands for all names beyond the limit.
+OTHER_NAMES = "(other)"
+
+
+class Counters:
+    """What a session counts. Bounded, however hostile the peer."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self.bytes = 0
+        self.pushes = 0
+        self.invalid_versions = 0
+        self.newer_than_agreed = 0
+        self.mistyped = 0
+        self.dropped: collections.Counter[str] = collections.Counter()
+        self.dropped_names: collections.Counter[str] = collections.Counter()
+
+    def count_dropped(self, name: str) -> None:
+        """Count a message that was dropped for its name."""
+        name = name[:DROPPED_NAME_LENGTH]
+        if name not in self.dropped_names and len(self.dropped_names) >= DROPPED_NAMES_LIMIT:
+            name = OTHER_NAMES
+        self.dropped_names[name] += 1
+
+    def as_mapping(self) -> dict[str, Any]:
+        """All counters by name."""
+        values = dict(vars(self))
+        values["dropped"] = dict(self.dropped)
+        values["dropped_names"] = dict(self.dropped_names)
+        return values
+
+
+class _Complaints:
+    """Turns any number of reports into at most one line in a period."""
+
+    def __init__(self) -> None:
+        self._quiet_until: Optional[float] = None
+        self._swallowed = 0
+
+    def report(self, text: str, now: float) -> Optional[str]:
+        if self._quiet_until is not None and now < self._quiet_until:
+            self._swallowed += 1
+            return None
+        self._quiet_until = now + COMPLAINT_PERIOD
+        swallowed, self._swallowed = self._swallowed, 0
+        return f"{text} ({swallowed} more like this since the last line)" if swallowed else text
+
+
+class Session:
+    """What both halves share: lines in and out, the table's filter, counters, complaints."""
+
+    _inbound: Direction
+    _outbound: Direction
+    #: Whether complaints may quote bad lines: not those of a peer that sends passwords, for any cut can lay one bare.
+    _quotes_lines: bool
+
+    def __init__(self, supported: Optional[Version], catalogue: Catalogue) -> None:
+        self.supported = supported
+        self.counters = Counters()
+        self._catalogue = catalogue
+        self._splitter = framing.LineSplitter()
+        self._complaints = _Complaints()
+        self._open = False
+        self._paused = False
+        self._out: list[bytes] = []
+        self._events: list[events.Event] = []
+
+    # ---- For the shell ----
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take what came over the channel. Whatever it is, each line costs at most itself.
+
+        What comes when no channel is open belongs to one that is gone, and is ignored.
+        """
+        if not self._open:
+            return
+        self.counters.bytes += len(data)
+        for line in self._splitter.feed(data):
+            if isinstance(line, framing.Overlong):
+                self._drop("overlong", f"a line reached {framing.LINE_LIMIT} bytes{self._shown(line.evidence)}", now)
+            elif line.strip():
+                self.counters.lines += 1
+                self._receive_line(line, now)
+        self._settle(now)
+
+    def data_to_send(self) -> bytes:
+        """What must be written now; handed out once."""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def events(self) -> list[events.Event]:
+        """What happened since the last call, in order."""
+        happened, self._events = self._events, []
+        return happened
+
+    def pause_writing(self) -> None:
+        """The peer does not read: queue nothing from now on."""
+        self._paused = True
+
+    def resume_writing(self, now: float) -> None:
+        """The peer reads again: what is due is written."""
+        self._paused = False
+        self._settle(now)
+
+    def send(self, message: messages.Message) -> None:
+        """Queue a message for the peer; not one that negotiates, for these follow from the state.
+
+        :raises SendRefused: it must not be sent now; the error says why and what to do.
+        :raises EncodingError: it can't be put on a line.
+        """
+        if isinstance(message, _NEGOTIATING):
+            raise errors.NotForCallers(f"{type(message).__name__}: the session sends it by its own rules")
+        self._queue(message)
+
+    # ---- For the halves ----
+
+    @property
+    def _spoken(self) -> Version:
+        """The version up to which this side may send."""
+        raise NotImplementedError
+
+    def _receive_message(self, row: Row, message: messages.Message, arguments: Mapping[str, Any], now: float) -> None:
+        """A message of the table came in."""
+        raise NotImplementedError
+
+    def _settle(self, now: float) -> None:
+        """Write what has become due, where writing is possible."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """The channel starts anew: nothing of an old one may leak into it."""
+        self._open = True
+        self._paused = False
+        self._splitter.reset()
+        self._out.clear()
+
+    def _end(self) -> None:
+        self._open = False
+        self._splitter.reset()
+        self._out.clear()
+
+    @property
+    def _writable(self) -> bool:
+        return self._open and not self._paused
+
+    def _queue(self, message: messages.Message) -> None:
+        """Queue *message* if the table allows it now.
+
+        :raises SendRefused: it must not be sent; nothing was queued.
+        :raises EncodingError: it can't be put on a line.
+        """
+        row = self._catalogue.row_of(self._outbound, message)
+        if row is None:
+            raise errors.NotInCatalogue(f"{type(message).__name__} is no message {self._outbound.value}")
+        if not self._open:
+            raise errors.NotConnected(f"{row.name}: there is no channel to the peer")
+        if row.since > self._spoken:
+            raise self._version_too_low(row)
+        if self._paused:
+            raise errors.Congested(f"{row.name}: the peer does not read")
+        self._out.append(codec.encode(row.name, message.to_arguments()))
+
+    def _version_too_low(self, row: Row) -> errors.VersionTooLow:
+        return errors.VersionTooLow(row.name, needed=row.since, spoken=self._spoken)
+
+    def _complain(self, text: str, now: float) -> bool:
+        """Report *text*, unless there was a complaint in the last minute; whether it was reported."""
+        line = self._complaints.report(text, now)
+        if line is not None:
+            self._events.append(events.Complaint(line))
+        return line is not None
+
+    # ---- Inbound ----
+
+    def _receive_line(self, line: bytes, now: float) -> None:
+        try:
+            name, arguments = codec.decode(line)
+        except errors.MalformedLine as error:
+            self._drop("malformed", f"{error}{self._shown(error.evidence)}", now)
+            return
+        row = self._catalogue.find(self._inbound, name)
+        if row is None:
+            self._drop_unknown(name, now)
+        elif row.since > (self.supported or Version.V0):
+            self._reject_newer(row, now)
+        else:
+            self._read_arguments(row, arguments, now)
+
+    def _read_arguments(self, row: Row, arguments: dict[str, Any], now: float) -> None:
+        try:
+            message, mistyped = row.message_class.from_arguments(arguments)
+        except errors.InvalidArguments as error:
+            self._drop("invalid-arguments", f"{row.name}: {error}", now)
+            return
+        if mistyped:
+            self._note_mistyped(row, mistyped, arguments, now)
+        self._receive_message(row, message, arguments, now)
+
+    def _note_mistyped(self, row: Row, mistyped: list[str], arguments: Mapping[str, Any], now: float) -> None:
+        """Lenient arguments were ignored."""
+        self.counters.mistyped += 1
+        self._complain(f"{row.name}: mistyped and ignored: {', '.join(mistyped)}", now)
+
+    def _drop_unknown(self, name: str, now: float) -> None:
+        if self._catalogue.find(self._outbound, name) is not None:
+            self.counters.count_dropped(name)
+            self._drop("wrong-direction", f"{name} only goes {self._outbound.value}", now)
+        else:
+            self.counters.count_dropped(name if self._quotes_lines else OTHER_NAMES)
+            self._drop("unknown", f"a message that the table does not have{self._shown(name.encode())}", now)
+
+    def _reject_newer(self, row: Row, now: float) -> None:
+        supported = "no versions" if self.supported is None else f"API {self.supported}"
+        self.counters.count_dropped(row.name)
+        self._drop("newer-than-supported", f"{row.name} needs API {row.since}, this side supports {supported}", now)
+
+    def _drop(self, why: str, text: str, now: float) -> None:
+        self.counters.dropped[why] += 1
+        self._complain(f"dropped: {text}", now)
+
+    def _shown(self, evidence: bytes) -> str:
+        """What a complaint may show of a bad line."""
+        return f": {_quote(evidence)}" if self._quotes_lines else ""
+
+
+class HostSession(Session):
+    """The host's half: the negotiated state of one guest, living over connections.
+
+    :param supported: this host's highest version; None: behave as a host from before versions.
+    :param host_id: identity of this daemon run.
+    :param silence_limit: seconds without a message after which the guest is unresponsive.
+    """
+
+    _inbound = Direction.TO_HOST
+    _outbound = Direction.TO_GUEST
+    _quotes_lines = True
+
+    def __init__(
+        self,
+        supported: Optional[Version],
+        host_id: str,
+        *,
+        silence_limit: float = SILENCE_LIMIT,
+        catalogue: Catalogue = CATALOGUE,
+    ) -> None:
+        super().__init__(supported, catalogue)
+        self.negotiation = negotiation.HostNegotiation(supported)
+        self.heard_at: Optional[float] = None
+        self.responsive = False
+        self._host_id = host_id
+        self._silence_limit = silence_limit
+        self._agent_id: Optional[str] = None
+        self._invalid_said = False
+
+    @property
+    def _spoken(self) -> Version:
+        return self.negotiation.agreed
+
+    def connected(self, now: float) -> None:
+        """A channel to the guest was opened.
+
+        The first byte is a newline: it ends whatever half line an earlier host left in the guest's buffer.
+        """
+        self._begin()
+        self.negotiation.connected()
+        self.responsive = False
+        self._agent_id = None
+        self._invalid_said = False
+        self._out.append(b"\n")
+        self.refresh(now)
+
+    def disconnected(self) -> None:
+        """The channel is gone."""
+        self._end()
+        self.responsive = False
+
+    def refresh(self, now: float) -> None:
+        """Ask the guest for everything.
+
+        :raises SendRefused: there is no channel, or the guest does not read.
+        """
+        if self.supported is None:
+            self._queue(messages.Refresh())
+        else:
+            self._queue(messages.Refresh(api_version=int(self.supported), host_id=self._host_id))
+
+    def next_deadline(self) -> Optional[float]:
+        """When ``tick`` wants to be called next."""
+        if self.responsive and self.heard_at is not None:
+            return self.heard_at + self._silence_limit
+        return None
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        if self.responsive and self.heard_at is not None and now >= self.heard_at + self._silence_limit:
+            self.responsive = False
+            self._events.append(events.Unresponsive(now - self.heard_at))
+
+    def _receive_message(self, row: Row, message: messages.Message, arguments: Mapping[str, Any], now: float) -> None:
+        self._hear(now)
+        if isinstance(message, messages.Heartbeat):
+            self._notice_agent(message.agent_id, arguments)
+            self._negotiate(message, arguments, now)
+        else:
+            if row.since > self.negotiation.agreed:
+                self.counters.newer_than_agreed += 1
+            self.negotiation.heard(row.since, now)
+        self._events.append(events.MessageReceived(row.name, message))
+
+    def _reject_newer(self, row: Row, now: float) -> None:
+        super()._reject_newer(row, now)
+        self._hear(now)
+        self.negotiation.heard(row.since, now)
+
+    def _hear(self, now: float) -> None:
+        self.heard_at = now
+        if not self.responsive:
+            self.responsive = True
+            self._events.append(events.Responsive())
+
+    def _notice_agent(self, agent_id: Optional[str], arguments: Mapping[str, Any]) -> None:
+        if agent_id is None and "agentId" in arguments:
+            return
+        if self._agent_id is not None and agent_id != self._agent_id:
+            self._events.append(events.AgentRestarted())
+        self._agent_id = agent_id
+
+    def _negotiate(self, heartbeat: messages.Heartbeat, arguments: Mapping[str, Any], now: float) -> None:
+        state = self.negotiation
+        known, before, advertised_before = state.met, state.agreed, state.advertised
+        present = "apiVersion" in arguments
+        state.heartbeat(present, heartbeat.api_version, heartbeat.api_version_in_use, now)
+        if state.agreed != before:
+            reason = _reason(known, present, advertised_before, heartbeat.api_version)
+            self._events.append(events.VersionChanged(before, state.agreed, reason, self._why(reason)))
+
+    def _note_mistyped(self, row: Row, mistyped: list[str], arguments: Mapping[str, Any], now: float) -> None:
+        """A version that is none is counted on its own and said once, however many heartbeats carry it."""
+        others = [wire for wire in mistyped if wire != "apiVersion"]
+        if others:
+            super()._note_mistyped(row, others, arguments, now)
+        else:
+            self.counters.mistyped += 1
+        if others != mistyped:
+            self.counters.invalid_versions += 1
+            if not self._invalid_said:
+                shown = _quote(repr(arguments["apiVersion"]).encode("utf-8", "replace"))
+                self._invalid_said = self._complain(f"apiVersion is no integer ≥ 0, taken as 0: {shown}", now)
+
+    def _why(self, reason: events.Reason) -> str:
+        return f"{reason.value}: it supports {_maximum(self.negotiation.advertised)}, this host {_maximum(self.supported)}"
+
+    def _settle(self, now: float) -> None:
+        if self.negotiation.push_due and self._writable:
+            self._queue(messages.ApiVersion(api_version=int(self.negotiation.agreed)))
+            self.negotiation.pushed(now)
+            self.counters.pushes += 1
+
+    def _version_too_low(self, row: Row) -> errors.VersionTooLow:
+        guest_lacks = self.negotiation.met and (self.negotiation.advertised or 0) < row.since
+        host_lacks = (self.supported or 0) < row.since
+        upgrade = {(True, True): "both", (True, False): "guest", (False, True): "host"}.get((guest_lacks, host_lacks))
+        return errors.VersionTooLow(row.name, needed=row.since, spoken=self._spoken, upgrade=upgrade)
+
+
+class GuestSession(Session):
+    """The guest's half.
+
+    The session says *when* a heartbeat or a fact is wanted; the agent collects it and hands it back.
+
+    :param supported: this agent's highest version; None: behave as an agent from before versions.
+    :param agent_id: identity of this agent run.
+    :param heartbeat_period: seconds between heartbeats.
+    """
+
+    _inbound = Direction.TO_GUEST
+    _outbound = Direction.TO_HOST
+    _quotes_lines = False
+
+    def __init__(
+        self,
+        supported: Optional[Version],
+        agent_id: str,
+        *,
+        heartbeat_period: float = HEARTBEAT_PERIOD,
+        catalogue: Catalogue = CATALOGUE,
+    ) -> None:
+        super().__init__(supported, catalogue)
+        self.negotiation = negotiation.GuestNegotiation(supported)
+        self._agent_id = agent_id
+        self._period = heartbeat_period
+        self._heartbeat_at: Optional[float] = None
+        self._startup_due = False
+        self._heartbeat_due = False
+        self._facts_due: frozenset[str] = frozenset()
+
+    @property
+    def _spoken(self) -> Version:
+        return self.negotiation.in_use
+
+    def opened(self, now: float) -> None:
+        """The port was opened, with a host on the other end as far as anybody can tell."""
+        self._startup_due = True
+        self._greet(now)
+
+    def host_gone(self) -> None:
+        """The port shows that no host is connected: be silent until one comes."""
+        self._change_channel()
+        self._end()
+        self._heartbeat_at = None
+        self._heartbeat_due = False
+        self._facts_due = frozenset()
+
+    def host_came(self, now: float) -> None:
+        """A host is connected again. It speaks first; should that get lost, the next heartbeat asks it."""
+        self._begin()
+        self._heartbeat_at = now + self._period
+        self._settle(now)
+
+    def send_heartbeat(self, free_ram: Optional[str], memory_stat: Optional[Mapping[str, int]]) -> None:
+        """Answer ``HeartbeatWanted``.
+
+        :param free_ram: MiB, decimal.
+        :param memory_stat: KiB, and events per second.
+        :raises SendRefused: it must not be sent now.
+        """
+        heartbeat = messages.Heartbeat(free_ram=free_ram, memory_stat=memory_stat)
+        if self.negotiation.must_provoke:
+            self._queue(self._advertising(heartbeat, 0))
+        self._queue(self._advertising(heartbeat, self.supported))
+
+    def allows(self, name: str) -> bool:
+        """Whether the message *name* may be sent at the version in use."""
+        row = self._catalogue.find(self._outbound, name)
+        return row is not None and row.since <= self._spoken
+
+    def next_deadline(self) -> Optional[float]:
+        """When ``tick`` wants to be called next."""
+        return self._heartbeat_at
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        if self._heartbeat_at is not None and now >= self._heartbeat_at:
+            self._heartbeat_due = True
+            self._heartbeat_at += self._period
+            if self._heartbeat_at <= now:
+                self._heartbeat_at = now + self._period
+        self._settle(now)
+
+    def _greet(self, now: float) -> None:
+        self._change_channel()
+        self._begin()
+        self._heartbeat_at = now + self._period
+        self._heartbeat_due = True
+        self._want_facts()
+        self._settle(now)
+
+    def _change_channel(self) -> None:
+        before = self.negotiation.in_use
+        self.negotiation.channel_changed()
+        self._report_change(before, events.Reason.CHANNEL)
+
+    def _receive_message(self, row: Row, message: messages.Message, arguments: Mapping[str, Any], now: float) -> None:
+        if isinstance(message, messages.Refresh):
+            self._refresh(message)
+        elif isinstance(message, messages.ApiVersion):
+            self._follow(message)
+        else:
+            self._events.append(events.MessageReceived(row.name, message))
+
+    def _refresh(self, refresh: messages.Refresh) -> None:
+        before = self.negotiation.in_use
+        self.negotiation.refreshed(refresh.api_version, refresh.host_id is not None)
+        self._report_change(before, events.Reason.REFRESH)
+        self._heartbeat_due = True
+        self._want_facts()
+
+    def _follow(self, push: messages.ApiVersion) -> None:
+        before = self.negotiation.in_use
+        self.negotiation.pushed(push.api_version)
+        self._report_change(before, events.Reason.PUSH)
+        self._heartbeat_due = True
+        self._want_facts(above=before)
+
+    def _want_facts(self, above: int = -1) -> None:
+        """Want the facts that came above that version and are allowed now; none is wanted that no longer is."""
+        allowed = self._catalogue.facts(up_to=self._spoken)
+        risen = self._catalogue.facts(above=above, up_to=self._spoken)
+        self._facts_due = (self._facts_due & allowed) | risen
+
+    def _report_change(self, before: Version, reason: events.Reason) -> None:
+        in_use = self.negotiation.in_use
+        if in_use != before:
+            self._events.append(events.VersionChanged(before, in_use, reason, reason.value))
+
+    def _advertising(self, heartbeat: messages.Heartbeat, version: Optional[int]) -> messages.Heartbeat:
+        if self.supported is None or version is None:
+            return heartbeat
+        return messages.Heartbeat(
+            free_ram=heartbeat.free_ram,
+            memory_stat=heartbeat.memory_stat,
+            api_version=int(version),
+            api_version_in_use=int(self._spoken),
+            agent_id=self._agent_id,
+        )
+
+    def _settle(self, now: float) -> None:
+        if not self._writable:
+            return
+        if self._startup_due:
+            self._startup_due = False
+            self._queue(messages.SessionStartup())
+        if self._facts_due:
+            self._events.append(events.FactsWanted(self._facts_due))
+            self._facts_due = frozenset()
+        if self._heartbeat_due:
+            self._heartbeat_due = False
+            self._events.append(events.HeartbeatWanted())
+
+
+def _reason(known: bool, present: bool, before: Optional[int], now: Optional[int]) -> events.Reason:
+    """Why a heartbeat changed the agreed version."""
+    if now is None:
+        return events.Reason.GUEST_INVALID_VERSION if present else events.Reason.GUEST_WITHOUT_VERSION
+    if not known:
+        return events.Reason.FIRST_HEARTBEAT
+    return events.Reason.GUEST_UPGRADED if now > (before or 0) else events.Reason.GUEST_DOWNGRADED
+
+
+def _maximum(version: Optional[int]) -> str:
+    """A maximum, for people; a peer may announce one of thousands of digits."""
+    if version is None:
+        return "no versions"
+    return f"up to API {version}" if version < _LARGE else "any API"
+
+
+def _quote(evidence: bytes) -> str:
+    """The beginning of what a peer sent, safe for a log."""
+    return ascii(evidence[: errors.EVIDENCE_LIMIT].decode("utf-8", "replace"))

@@ -1,0 +1,199 @@
+"""Settings: one table per program says every key once, for the command line, the INI file and the documentation.
+
+What counts, from the strongest: the command line, the configuration file, the default. A file is read by whoever may do
+I/O; its text comes in here. An unknown key or a bad value is an error that names file, section, key and what is allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Callable, Optional
+
+from . import versions
+from .versions import Version
+
+_COMMENTS = ("#", ";")
+
+
+class SettingsError(Exception):
+    """A configuration can't be used; the text is one sentence for the person who wrote it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One key.
+
+    :ivar name: the key in the file; with ``--`` before it the option.
+    :ivar read: turns the text into a value or raises ValueError.
+    :ivar allowed: what *read* takes, as a noun phrase for an error and the help.
+    :ivar default: the value (not text) where nothing is said; for a repeated one a tuple.
+    :ivar show: turns a value back into text.
+    :ivar repeated: an option that may be given more than once; in the file its values stand on lines of their own.
+    """
+
+    name: str
+    help: str
+    read: Callable[[str], Any]
+    allowed: str
+    default: Any
+    metavar: str
+    show: Callable[[Any], str] = str
+    repeated: bool = False
+
+    @property
+    def attribute(self) -> str:
+        """The name by which a program reads the value."""
+        return self.name.replace("-", "_")
+
+    def parse(self, text: str) -> Any:
+        """The value that *text* (of a file, or of one use of the option) stands for.
+
+        :raises ValueError: it stands for none.
+        """
+        if not self.repeated:
+            if "\n" in text.strip():
+                raise ValueError("more than one line")
+            return self.read(text.strip())
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if any(line.startswith(_COMMENTS) for line in lines):
+            raise ValueError("a file could not say this: it would be a comment there")
+        return tuple(self.read(line) for line in lines)
+
+    def format(self, value: Any) -> str:
+        """*value* as a file would say it."""
+        if not self.repeated:
+            return self.show(value)
+        return "\n".join(("", *(f"    {self.show(each)}" for each in value)))
+
+
+def add_options(parser: argparse.ArgumentParser, settings: Iterable[Setting]) -> None:
+    """Give *parser* one option per setting."""
+    for setting in settings:
+        parser.add_argument(
+            f"--{setting.name}",
+            dest=setting.attribute,
+            metavar=setting.metavar,
+            action="append" if setting.repeated else "store",
+            help=describe(setting).replace("%", "%%"),
+        )
+
+
+def resolve(
+    settings: Sequence[Setting], options: argparse.Namespace, section: str, files: Iterable[tuple[str, str]]
+) -> dict[str, Any]:
+    """The effective values by attribute name.
+
+    :param section: the only section that a file may have.
+    :param files: (path, text) of each configuration file; a later one counts more.
+    :raises SettingsError: a file or an option is wrong.
+    """
+    values = {setting.attribute: setting.default for setting in settings}
+    for path, text in files:
+        values.update(_from_file(settings, section, path, text))
+    values.update(_from_options(settings, options))
+    return values
+
+
+def show(settings: Iterable[Setting], section: str, values: Mapping[str, Any]) -> str:
+    """*values* as a configuration file that has the same effect."""
+    lines = [f"[{section}]"]
+    for setting in settings:
+        text = setting.format(values[setting.attribute])
+        lines.append(f"{setting.name} ={' ' if text and not text.startswith(chr(10)) else ''}{text}")
+    return "\n".join(lines)
+
+
+def _from_file(settings: Sequence[Setting], section: str, path: str, text: str) -> dict[str, Any]:
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=_COMMENTS, default_section="")
+    try:
+        parser.read_string(text, source=path)
+    except configparser.Error as error:
+        raise SettingsError(f"{path}: {' '.join(str(error).split())}") from None
+    known = {setting.name: setting for setting in settings}
+    for name in parser.sections():
+        if name != section:
+            raise SettingsError(f"{path}: unknown section [{name}]; allowed: [{section}]")
+    values = {}
+    for key, value in parser.items(section) if parser.has_section(section) else []:
+        where = f"{path}: [{section}] {key}"
+        if key not in known:
+            raise SettingsError(f"{where}: unknown key; allowed: {', '.join(sorted(known))}")
+        values[known[key].attribute] = _parse(known[key], value, where)
+    return values
+
+
+def _from_options(settings: Sequence[Setting], options: argparse.Namespace) -> dict[str, Any]:
+    given = {}
+    for setting in settings:
+        text = getattr(options, setting.attribute)
+        if text is not None:
+            joined = "\n".join(text) if setting.repeated else text
+            given[setting.attribute] = _parse(setting, joined, f"--{setting.name}")
+    return given
+
+
+def _parse(setting: Setting, text: str, where: str) -> Any:
+    try:
+        return setting.parse(text)
+    except ValueError:
+        raise SettingsError(f"{where}: {text.strip()!r} is not allowed; allowed: {setting.allowed}") from None
+
+
+def describe(setting: Setting) -> str:
+    """The help text of *setting*, with its default."""
+    default = setting.default
+    if default in (None, ()):
+        return setting.help
+    shown = ", ".join(setting.show(each) for each in default) if setting.repeated else setting.show(default)
+    return f"{setting.help} (default: {shown})"
+
+
+# ---- Readers of values that both programs have ----
+
+
+def read_max_api_version(text: str) -> Optional[Version]:
+    """A version number, or ``none``: behave like a release from before versions."""
+    if text == "none":
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(text)
+    return Version(int(text))
+
+
+def show_max_api_version(value: Optional[Version]) -> str:
+    """The reverse of ``read_max_api_version``."""
+    return "none" if value is None else str(int(value))
+
+
+#: What ``read_max_api_version`` takes.
+ALLOWED_VERSIONS = f"a number from 0 to {int(versions.newest())}, or none"
+
+
+def read_seconds(text: str) -> float:
+    """A positive, finite number of seconds."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(text)
+    return seconds
+
+
+def show_seconds(seconds: float) -> str:
+    """The reverse of ``read_seconds``."""
+    return f"{seconds:.0f}" if seconds.is_integer() and seconds < 1e15 else repr(seconds)
+
+
+def read_choice(*words: str) -> Callable[[str], str]:
+    """A reader that takes one of *words*."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
+
+    return read
