@@ -1,0 +1,103 @@
+"""``common.catalogue``"""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from common import messages
+from common.catalogue import CATALOGUE, Direction
+from common.versions import Version
+
+#: The messages of the deployed agents and the version that each came with. This never changes.
+DEPLOYED_TO_HOST = {
+    0: {"heartbeat", "host-name", "os-version", "network-interfaces", "applications", "disks-usage", "active-user", "fqdn"}
+    | {"memory-stats", "session-startup", "session-shutdown", "session-logon", "session-logoff", "session-lock"}
+    | {"session-unlock", "uninstalled", "echo"},
+    1: {"number-of-cpus"},
+    2: {"os-info", "timezone"},
+    3: {"containers", "completion"},
+}
+DEPLOYED_TO_GUEST = {
+    0: {"refresh", "api-version", "lock-screen", "log-off", "login", "shutdown", "hibernate", "echo"},
+    1: {"set-number-of-cpus"},
+    2: set(),
+    3: {"lifecycle-event"},
+}
+
+
+@pytest.mark.parametrize(
+    ("direction", "deployed"), [(Direction.TO_HOST, DEPLOYED_TO_HOST), (Direction.TO_GUEST, DEPLOYED_TO_GUEST)]
+)
+def test_the_messages_up_to_version_3_are_those_of_the_deployed_agents(
+    direction: Direction, deployed: dict[int, set[str]]
+) -> None:
+    for since, names in deployed.items():
+        assert {row.name for row in CATALOGUE.rows if row.direction is direction and row.since == since} == names
+
+
+def test_a_name_stands_once_in_each_direction() -> None:
+    keys = [(row.direction, row.name) for row in CATALOGUE.rows]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_class_stands_once_in_each_direction() -> None:
+    keys = [(row.direction, row.message_class) for row in CATALOGUE.rows]
+    assert len(set(keys)) == len(keys)
+
+
+def test_every_message_class_stands_in_the_table() -> None:
+    classes = {
+        found
+        for found in vars(messages).values()
+        if inspect.isclass(found) and issubclass(found, messages.Message) and found is not messages.Message
+    }
+    assert {row.message_class for row in CATALOGUE.rows} == classes
+
+
+def test_a_row_is_found_by_name_in_its_direction_only() -> None:
+    row = CATALOGUE.find(Direction.TO_GUEST, "login")
+    assert row is not None
+    assert row.message_class is messages.Login
+    assert CATALOGUE.find(Direction.TO_HOST, "login") is None
+    assert CATALOGUE.find(Direction.TO_GUEST, "no-such-message") is None
+
+
+def test_an_echo_goes_both_ways() -> None:
+    rows = [CATALOGUE.find(direction, "echo") for direction in Direction]
+    assert [row.message_class for row in rows if row is not None] == [messages.Echo, messages.Echo]
+
+
+def test_a_row_is_found_by_its_message_in_its_direction_only() -> None:
+    row = CATALOGUE.row_of(Direction.TO_GUEST, messages.LockScreen())
+    assert row is not None
+    assert row.name == "lock-screen"
+    assert CATALOGUE.row_of(Direction.TO_HOST, messages.LockScreen()) is None
+    assert CATALOGUE.row_of(Direction.TO_HOST, messages.Message()) is None
+
+
+def test_only_the_guest_reports_facts() -> None:
+    assert {row.direction for row in CATALOGUE.rows if row.is_fact} == {Direction.TO_HOST}
+
+
+def test_the_facts_of_a_range_of_versions_are_those_that_came_with_them() -> None:
+    assert CATALOGUE.facts(above=0, up_to=1) == {"number-of-cpus"}
+    assert CATALOGUE.facts(above=1, up_to=3) == {"os-info", "timezone", "containers"}
+    assert CATALOGUE.facts(above=3, up_to=3) == set()
+
+
+def test_without_a_lower_end_the_range_begins_with_the_first_facts() -> None:
+    assert CATALOGUE.facts(up_to=0) == {
+        *("host-name", "os-version", "network-interfaces", "applications", "disks-usage", "active-user", "fqdn"),
+        "memory-stats",
+    }
+    assert CATALOGUE.facts(up_to=-1) == set()
+
+
+def test_the_heartbeat_has_a_rhythm_of_its_own_and_is_never_asked_for_as_a_fact() -> None:
+    assert "heartbeat" not in CATALOGUE.facts(up_to=max(Version))
+
+
+def test_no_message_is_older_than_the_versions() -> None:
+    assert {row.since for row in CATALOGUE.rows} == set(Version)

@@ -1,0 +1,29 @@
+"""``common.events``"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import get_args
+
+from common import events, messages
+
+
+def test_every_event_of_the_module_is_one_that_a_session_reports() -> None:
+    defined = {found for found in vars(events).values() if inspect.isclass(found) and dataclasses.is_dataclass(found)}
+    assert set(get_args(events.Event)) == defined
+
+
+def test_events_are_compared_by_value_and_can_be_kept_in_sets() -> None:
+    wanted = events.FactsWanted(frozenset({"fqdn"}))
+    assert wanted == events.FactsWanted(frozenset({"fqdn"}))
+    assert len({wanted, events.Responsive(), events.Responsive()}) == 2
+
+
+def test_an_event_with_a_login_shows_no_password() -> None:
+    received = events.MessageReceived("login", messages.Login(username="alice", password="hunter2"))
+    assert "hunter2" not in f"{received} {received!r}"
+
+
+def test_every_reason_says_itself_in_words_of_its_own() -> None:
+    assert len({reason.value for reason in events.Reason}) == len(events.Reason)
