@@ -1,0 +1,243 @@
+"""Parts for tests: a clock to turn by hand, ports that real kernel objects stand in for, a host at the other end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import select
+import selectors
+import signal
+import subprocess
+import sys
+import time
+import tty
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from common import codec, events, versions
+from common.messages import Message
+from common.session import HostSession
+from guest_agent import config
+from guest_agent.config import Configuration
+from guest_agent.port import Port
+
+#: When a test gives up waiting, in seconds. Nothing is asserted about time.
+GIVE_UP = 30.0
+
+CHUNK = 65536
+
+#: No loop of a test turns more often.
+TURNS_LIMIT = 50_000
+
+
+class Clock:
+    """Stands still until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class LeapingSelector(selectors.DefaultSelector):
+    """Lets no time pass: where nothing is ready, the clock leaps to the deadline. Counts its calls.
+
+    *on_turn* is called each time and sees how often that was.
+    """
+
+    def __init__(self, clock: Clock, on_turn: Callable[[int], None]) -> None:
+        super().__init__()
+        self.turns = 0
+        self.idle_turns = 0
+        self._clock = clock
+        self._on_turn = on_turn
+
+    def select(self, timeout: Optional[float] = None) -> Any:
+        self.turns += 1
+        assert self.turns < TURNS_LIMIT, "the loop spins"
+        self._on_turn(self.turns)
+        ready = super().select(0)
+        if not ready and timeout:
+            self._clock.advance(timeout)
+        self.idle_turns += not ready
+        return ready
+
+
+def configuration(**changes: Any) -> Configuration:
+    defaults: dict[str, Any] = {setting.attribute: setting.default for setting in config.SETTINGS}
+    return dataclasses.replace(Configuration(**defaults), **changes)
+
+
+def wait_until(condition: Callable[[], Any], step: Callable[[], Any]) -> Any:
+    """Call *step* until *condition* holds; its value."""
+    give_up_at = time.monotonic() + GIVE_UP
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < give_up_at, "waited in vain"
+        step()
+
+
+def lines_of(written: bytes) -> list[tuple[str, dict[str, Any]]]:
+    return [codec.decode(line) for line in written.splitlines() if line]
+
+
+class FifoPort(Port):
+    """A port made of two FIFOs: without a writer poll shows a hang-up and reads give nothing, as on a virtio-serial port."""
+
+    def __init__(self, inward: int, outward: int) -> None:
+        super().__init__(inward, "fifo", close_device=self._close_both)
+        self._inward = inward
+        self._outward = outward
+
+    def _write(self, data: bytearray) -> int:
+        if not self.has_host():
+            raise BlockingIOError
+        return os.write(self._outward, data)
+
+    def _close_both(self) -> None:
+        os.close(self._inward)
+        os.close(self._outward)
+
+
+class FifoHost:
+    """The other end of a FifoPort: connects and disconnects as a host does."""
+
+    def __init__(self, directory: Path) -> None:
+        self._paths = (directory / "to-guest", directory / "to-host")
+        for path in self._paths:
+            os.mkfifo(path)
+        self._ends: tuple[int, ...] = ()
+
+    def port(self) -> FifoPort:
+        """The guest's end, with no host connected."""
+        inward = os.open(self._paths[0], os.O_RDONLY | os.O_NONBLOCK)
+        outward = os.open(self._paths[1], os.O_RDWR | os.O_NONBLOCK)
+        # Only a reader that has seen a writer go sees the hang-up.
+        os.close(os.open(self._paths[0], os.O_WRONLY | os.O_NONBLOCK))
+        return FifoPort(inward, outward)
+
+    def connect(self) -> None:
+        self._ends = (
+            os.open(self._paths[0], os.O_WRONLY | os.O_NONBLOCK),
+            os.open(self._paths[1], os.O_RDONLY | os.O_NONBLOCK),
+        )
+
+    def disconnect(self) -> bytes:
+        """What had not been read is returned, and with it lost."""
+        rest = self.read()
+        for end in self._ends:
+            os.close(end)
+        self._ends = ()
+        return rest
+
+    def write(self, data: bytes) -> None:
+        assert os.write(self._ends[0], data) == len(data)
+
+    def read(self) -> bytes:
+        received = b""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._ends[1], CHUNK):
+                received += chunk
+        return received
+
+
+class Pty:
+    """A pty whose slave is the agent's port."""
+
+    def __init__(self) -> None:
+        self.master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self.master, False)
+        self.path = os.ttyname(self._slave)
+
+    def leave_behind(self, data: bytes) -> None:
+        """Write as an earlier agent would have."""
+        os.write(self._slave, data)
+
+    def close(self) -> None:
+        for descriptor in (self.master, self._slave):
+            os.close(descriptor)
+
+
+class Host:
+    """A host session on the master of a pty, and everything it hears; until it connects it has only listened."""
+
+    def __init__(self, master: int, supported: Optional[versions.Version] = versions.newest()) -> None:  # noqa: B008
+        self.session = HostSession(supported, "test-host")
+        self.session.connected(time.monotonic())
+        self.session.data_to_send()
+        self.heard: list[Message] = []
+        self.names: list[str] = []
+        self.complaints: list[str] = []
+        self.received = b""
+        self._master = master
+
+    def connect(self) -> None:
+        self.session.connected(time.monotonic())
+
+    def send(self, message: Message) -> None:
+        self.session.send(message)
+
+    def until(self, condition: Callable[[Host], Any]) -> Any:
+        """Play the host until *condition* holds."""
+        return wait_until(lambda: condition(self), self._turn)
+
+    def last(self, kind: type[Message]) -> Any:
+        return next((each for each in reversed(self.heard) if isinstance(each, kind)), None)
+
+    def _turn(self) -> None:
+        out = self.session.data_to_send()
+        if out:
+            os.write(self._master, out)
+        if select.select([self._master], [], [], 0.1)[0]:
+            data = os.read(self._master, CHUNK)
+            self.received += data
+            self.session.receive_data(data, time.monotonic())
+        for event in self.session.events():
+            if isinstance(event, events.MessageReceived):
+                self.heard.append(event.message)
+                self.names.append(event.name)
+            elif isinstance(event, events.Complaint):
+                self.complaints.append(event.text)
+
+
+class AgentProcess:
+    """Our agent as a process of its own."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        self._log = log
+        with log.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "guest_agent.main", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                cwd=Path(config.__file__).parent.parent,
+            )
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self._process.send_signal(number)
+        return self.status()
+
+    def status(self) -> int:
+        """How it ended."""
+        return self._process.wait(GIVE_UP)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
