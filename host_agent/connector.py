@@ -1,0 +1,130 @@
+"""Keeps one guest connected: attempts, the waits between them, and when to stop waiting.
+
+A socket that refuses, and one that accepts and closes at once, are tried again less and less often; a message that was
+heard, or news from discovery, starts the waits from the beginning. Why attempts fail is said once, until one succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from typing import Callable, Optional
+
+from .channel import Channel
+from .guest import Guest
+
+#: The first wait, and the longest, in seconds. Each is twice the one before.
+FIRST_WAIT = 0.1
+LONGEST_WAIT = 10.0
+
+#: A wait is shortened by up to this share of it, so that guests of one host do not move in step.
+JITTER = 0.25
+
+
+class Backoff:
+    """The waits between attempts. Pure.
+
+    :param draw: gives a number from 0 to 1, evenly spread.
+    """
+
+    def __init__(self, draw: Callable[[], float] = random.random) -> None:  # noqa: S311 - no secret
+        self._draw = draw
+        self._next = FIRST_WAIT
+
+    def wait(self) -> float:
+        """How long to wait before the next attempt, in seconds."""
+        now, self._next = self._next, min(self._next * 2, LONGEST_WAIT)
+        return now * (1 - JITTER * self._draw())
+
+    def reset(self) -> None:
+        """Start from the shortest wait."""
+        self._next = FIRST_WAIT
+
+
+class Connector:
+    """Keeps *guest* connected to the port it was last seen at."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, guest: Guest, backoff: Optional[Backoff] = None) -> None:
+        self._loop = loop
+        self._guest = guest
+        self._backoff = backoff or Backoff()
+        self._path: Optional[str] = None
+        self._channel: Optional[Channel] = None
+        self._opening: Optional[asyncio.Task[None]] = None
+        self._retry: Optional[asyncio.TimerHandle] = None
+        self._complained = False
+
+    def aim(self, path: str) -> None:
+        """The port is at *path*, perhaps a fresh one: connect, and at once if not connected to it yet."""
+        if path != self._path:
+            self._let_go("its port is at another place now")
+        self._path = path
+        self._backoff.reset()
+        self._complained = False
+        self._guest.found(path, self._loop.time())
+        if self._channel is None:
+            self._attempt()
+
+    def stop(self, why: str) -> None:
+        """Disconnect and stay so."""
+        self._let_go(why)
+        self._path = None
+
+    def _attempt(self) -> None:
+        self._cancel_retry()
+        try:
+            connection = self._connect()
+        except OSError as error:
+            self._failed(error)
+            return
+        self._channel = Channel(self._loop, self._guest, self._lost)
+        self._opening = self._loop.create_task(self._open(self._channel, connection))
+
+    def _connect(self) -> socket.socket:
+        """A connected socket. Connecting to a Unix socket never takes time: it works or it fails at once."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            connection.connect(self._path or "")
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    async def _open(self, channel: Channel, connection: socket.socket) -> None:
+        await self._loop.create_unix_connection(lambda: channel, sock=connection)
+
+    def _failed(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            self._guest.unreachable(_reason(error), self._loop.time())
+        self._retry_later()
+
+    def _lost(self, worked: bool) -> None:
+        self._channel = None
+        if worked:
+            self._backoff.reset()
+            self._complained = False
+        self._retry_later()
+
+    def _retry_later(self) -> None:
+        self._cancel_retry()
+        self._retry = self._loop.call_later(self._backoff.wait(), self._attempt)
+
+    def _let_go(self, why: str) -> None:
+        self._cancel_retry()
+        if self._channel is not None:
+            self._channel.close(why)
+            self._channel = None
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, BlockingIOError):
+        return "its queue is full, another program is connected"
+    return error.strerror or str(error)

@@ -1,0 +1,45 @@
+"""Exit statuses of ``vmaccord-host`` and ``vmaccord``, and the errors that lead to them.
+
+Both programs share one numbering, so that a status says the same wherever it is seen. A ``Failure`` is a sentence for the
+person who started the program; nothing of it is meant for a debugger.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+
+class Exit(enum.IntEnum):
+    """Why a program ended; *meaning* is a clause for people."""
+
+    meaning: str
+
+    def __new__(cls, status: int, meaning: str) -> Exit:
+        """A member with its meaning."""
+        member = int.__new__(cls, status)
+        member._value_ = status
+        member.meaning = meaning
+        return member
+
+    OK = 0, "done, or the daemon was stopped by SIGTERM or SIGINT"
+    UNEXPECTED = 1, "an error that should not happen"
+    USAGE = 2, "the command line has an unknown option or lacks a value"
+    BAD_CONFIGURATION = 3, "the configuration can't be read, or has an unknown key or a bad value"
+    UNREACHABLE = 4, "the daemon does not run, or can't be reached"
+    NO_SUCH_GUEST = 5, "the daemon knows no guest of that name"
+    CONTROL_SOCKET = 6, "the control socket can't be made: in use by another daemon, no permission, or its path is too long"
+    STATE_FILE = 7, "the state file can't be where the configuration says"
+    NO_INOTIFY = 8, "the kernel gives no inotify instance to watch directories with"
+    DEMO_FAILED = 9, "the demonstration did not come out as it should"
+
+
+class Failure(Exception):
+    """A program can't go on; the text is one sentence that says what to do next."""
+
+    status: ClassVar[Exit] = Exit.UNEXPECTED
+
+
+def epilog() -> str:
+    """All statuses, as ``--help`` lists them."""
+    return "\n".join(("exit status:", *(f"  {status.value}  {status.meaning}" for status in Exit)))

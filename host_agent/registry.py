@@ -1,0 +1,70 @@
+"""All guests by name, and which absent ones are still remembered.
+
+An absent guest is remembered for a while, so that its facts survive a restart of its VM; never more than a bounded number
+of them, however many names come and go. Pure: time is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Callable, Optional
+
+from .guest import Guest
+
+#: At most this many absent guests are remembered; those absent for longest are forgotten first.
+ABSENT_LIMIT = 1000
+
+
+class Registry:
+    """The guests.
+
+    :param make: makes the guest of a name that is new.
+    :param forget_after: seconds after which an absent guest is forgotten.
+    """
+
+    def __init__(self, make: Callable[[str], Guest], forget_after: float, absent_limit: int = ABSENT_LIMIT) -> None:
+        self._make = make
+        self._forget_after = forget_after
+        self._absent_limit = absent_limit
+        self._guests: dict[str, Guest] = {}
+        #: When each absent guest went away, the one absent for longest first.
+        self._absent: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._guests)
+
+    def __iter__(self) -> Iterator[Guest]:
+        return iter(self._guests.values())
+
+    def find(self, name: str) -> Optional[Guest]:
+        """The guest called *name*, or None."""
+        return self._guests.get(name)
+
+    def arrived(self, name: str) -> Guest:
+        """The guest called *name*, which has a port now; a new one where the name is new."""
+        self._absent.pop(name, None)
+        if name not in self._guests:
+            self._guests[name] = self._make(name)
+        return self._guests[name]
+
+    def left(self, name: str, now: float) -> Guest:
+        """The guest called *name*, which has no port (any more); a new one where the name is new."""
+        guest = self.arrived(name)
+        self._absent[name] = now
+        return guest
+
+    def next_deadline(self) -> Optional[float]:
+        """When ``tick`` wants to be called next."""
+        return next((left_at + self._forget_after for left_at in self._absent.values()), None)
+
+    def tick(self, now: float) -> list[str]:
+        """Forget absent guests: those absent for too long, and those too many. Returns their names."""
+        surplus = len(self._absent) - self._absent_limit
+        forgotten = [
+            name
+            for position, (name, left_at) in enumerate(self._absent.items())
+            if position < surplus or now >= left_at + self._forget_after
+        ]
+        for name in forgotten:
+            del self._absent[name], self._guests[name]
+        return forgotten

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from host_agent import connector as connector_module
+from host_agent.connector import Backoff, Connector
+from host_agent.guest import State
+
+from .guests import SimulatedVm, hanging_up, make_socket, saying
+from .parts import make_guest, run, until
+
+HEARTBEAT = b'{"__name__":"heartbeat"}'
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    backoff = Backoff(lambda: 0.0)
+    assert [backoff.wait() for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    backoff.reset()
+    assert backoff.wait() == 0.1
+
+
+def test_waits_are_shortened_at_random() -> None:
+    draws = iter((0.0, 0.5, 1.0))
+    backoff = Backoff(lambda: next(draws))
+    assert [backoff.wait() for _ in range(3)] == pytest.approx([0.1, 0.175, 0.3])
+    assert all(0.075 <= Backoff().wait() <= 0.1 for _ in range(100))
+
+
+class CountingBackoff(Backoff):
+    """Waits next to nothing, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+        self.waits: list[float] = []
+        self.resets = 0
+
+    def wait(self) -> float:
+        self.waits.append(super().wait())
+        return 0.0
+
+    def reset(self) -> None:
+        self.resets += 1
+        super().reset()
+
+
+class PatientBackoff(Backoff):
+    """Waits for ever."""
+
+    def wait(self) -> float:
+        return 1e6
+
+
+@contextlib.asynccontextmanager
+async def connector_for(backoff: Backoff) -> AsyncIterator[Connector]:
+    connector = Connector(asyncio.get_running_loop(), make_guest(), backoff)
+    try:
+        yield connector
+    finally:
+        connector.stop("the test ends")
+        await asyncio.sleep(0)
+
+
+def test_it_connects_at_once_where_somebody_listens(place: Path) -> None:
+    async def scenario() -> None:
+        async with SimulatedVm(place, saying(HEARTBEAT)) as vm, connector_for(PatientBackoff()) as connector:
+            connector.aim(str(vm.path))
+            await until(lambda: connector._guest.state is State.RESPONSIVE)
+            connector.aim(str(vm.path))
+            assert connector._guest.state is State.RESPONSIVE
+            assert vm.connections == 1
+
+    run(scenario())
+
+
+def test_refusals_are_tried_again_ever_later_and_said_once(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_socket(place / "port")
+
+    async def scenario() -> None:
+        backoff = CountingBackoff()
+        async with connector_for(backoff) as connector:
+            connector.aim(str(place / "port"))
+            await until(lambda: len(backoff.waits) > 4)
+            assert backoff.waits[:4] == [0.1, 0.2, 0.4, 0.8]
+            assert connector._guest.state is State.CONNECTING
+
+    run(scenario())
+    assert caplog.messages == [f"web-1: can't connect to {place}/port: Connection refused; trying again"]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("none", "No such file or directory"), ("x" * 200, "AF_UNIX path too long")])
+def test_every_reason_is_said_in_words(place: Path, caplog: pytest.LogCaptureFixture, name: str, reason: str) -> None:
+    async def scenario() -> None:
+        async with connector_for(PatientBackoff()) as connector:
+            connector.aim(str(place / name))
+
+    run(scenario())
+    assert reason in caplog.messages[0]
+
+
+def test_a_full_queue_is_a_failed_attempt(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        with contextlib.ExitStack() as stack:
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(str(place / "port"))
+            listening.listen(0)
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.connect(str(place / "port"))
+            async with connector_for(PatientBackoff()) as connector:
+                connector.aim(str(place / "port"))
+                assert connector._guest.state is State.CONNECTING
+
+    run(scenario())
+    assert "its queue is full, another program is connected" in caplog.messages[0]
+
+
+def test_a_socket_that_accepts_and_closes_does_not_reset_the_waits(place: Path) -> None:
+    async def scenario() -> None:
+        backoff = CountingBackoff()
+        async with SimulatedVm(place / "vm", hanging_up) as vm, connector_for(backoff) as connector:
+            connector.aim(str(vm.path))
+            await until(lambda: len(backoff.waits) > 3)
+            assert backoff.waits[:3] == [0.1, 0.2, 0.4]
+            assert backoff.resets == 1
+
+    run(scenario())
+
+
+def test_a_channel_that_carried_a_message_resets_the_waits(place: Path) -> None:
+    async def scenario() -> None:
+        backoff = CountingBackoff()
+
+        async def one_message(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(HEARTBEAT + b"\n")
+            await reader.read(1)
+            writer.close()
+            await writer.wait_closed()
+
+        async with SimulatedVm(place / "vm", one_message) as vm, connector_for(backoff) as connector:
+            connector.aim(str(vm.path))
+            await until(lambda: len(backoff.waits) > 3)
+            assert backoff.waits[:3] == [0.1, 0.1, 0.1]
+
+    run(scenario())
+
+
+def test_news_from_discovery_end_a_long_wait(place: Path) -> None:
+    async def scenario() -> None:
+        async with connector_for(PatientBackoff()) as connector:
+            path = place / "vm/com.redhat.rhevm.vdsm"
+            connector.aim(str(path))
+            async with SimulatedVm(place / "vm", saying(HEARTBEAT)):
+                connector.aim(str(path))
+                await until(lambda: connector._guest.state is State.RESPONSIVE)
+
+    run(scenario())
+
+
+def test_a_port_at_another_place_replaces_the_channel(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    async def scenario() -> None:
+        old, new = SimulatedVm(place / "old", saying(HEARTBEAT)), SimulatedVm(place / "new", saying(HEARTBEAT))
+        async with old, new, connector_for(PatientBackoff()) as connector:
+            guest = connector._guest
+            connector.aim(str(old.path))
+            await until(lambda: guest.state is State.RESPONSIVE)
+            connector.aim(str(new.path))
+            assert guest.state is State.CONNECTING
+            await until(lambda: guest.state is State.RESPONSIVE)
+            assert guest.path == str(new.path)
+            assert (old.connections, new.connections) == (1, 1)
+
+    run(scenario())
+    assert "web-1: disconnected: its port is at another place now" in caplog.messages
+
+
+def test_a_stopped_connector_does_not_come_back(place: Path) -> None:
+    async def scenario() -> None:
+        backoff = CountingBackoff()
+        async with SimulatedVm(place / "vm", saying(HEARTBEAT)) as vm, connector_for(backoff) as connector:
+            connector.aim(str(vm.path))
+            connector.stop("before it was open")
+            await until(lambda: connector._opening is not None and connector._opening.done())
+            assert connector._guest.session._open is False
+            connector.aim(str(vm.path))
+            await until(lambda: connector._guest.state is State.RESPONSIVE)
+            connector.stop("its socket vanished")
+            assert backoff.waits == []
+            assert connector._guest.state is State.CONNECTING
+
+    run(scenario())
+
+
+def test_the_waits_are_the_promised_ones() -> None:
+    assert (connector_module.FIRST_WAIT, connector_module.LONGEST_WAIT) == (0.1, 10.0)

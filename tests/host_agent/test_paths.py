@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import os
+import tempfile
+
+import pytest
+
+from host_agent import paths
+
+
+def test_root_has_it_in_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
+    assert paths.default_control() == "/run/vmaccord/control.sock"
+
+
+def test_a_user_has_it_in_the_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert paths.default_control() == "/run/user/1000/vmaccord/control.sock"
+
+
+def test_a_user_without_a_runtime_directory_has_it_in_a_directory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert paths.default_control() == f"{tempfile.gettempdir()}/vmaccord-1000/control.sock"
