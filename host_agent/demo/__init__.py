@@ -1,0 +1,127 @@
+"""``vmaccord demo``: the main job, played with the shipped programs in a few seconds; no VM, no root.
+
+Three host daemons (of API 3, of API 1, and one from before versions) and one guest agent run as processes. The VM's port
+is emulated and watched. Each scenario says what must be agreed afterwards; the demo fails when it is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Callable, Optional
+
+from host_agent.exits import Exit
+
+from . import stage
+from .timeline import Timeline
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """Something that happens, and the version that both must agree on afterwards."""
+
+    name: str
+    play: Callable[[stage.Stage], None]
+    expected: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a scenario; None is unknown."""
+
+    scenario: Scenario
+    agreed: Optional[int]
+    in_use: Optional[int]
+    took: Optional[float]
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether both sides are where they must be."""
+        return self.agreed == self.in_use == self.scenario.expected and self.took is not None
+
+
+def _first_contact(theatre: stage.Stage) -> None:
+    theatre.start_agent("1")
+    theatre.move_vm("host-a")
+
+
+SCENARIOS = (
+    Scenario("first contact: host of API 3, agent of API 1", _first_contact, 1),
+    Scenario("agent upgraded from 1 to 3", lambda theatre: theatre.start_agent("3"), 3),
+    Scenario("agent downgraded from 3 to 2", lambda theatre: theatre.start_agent("2"), 2),
+    Scenario("VM moved to a host of API 1", lambda theatre: theatre.move_vm("host-b"), 1),
+    Scenario("VM moved to a host without versions", lambda theatre: theatre.move_vm("host-c"), 0),
+    Scenario("VM moved back to the host of API 3", lambda theatre: theatre.move_vm("host-a"), 2),
+    Scenario("host daemon restarted", lambda theatre: theatre.restart_host(), 2),
+)
+
+
+def play(scenarios: Sequence[Scenario] = SCENARIOS, patience: float = stage.PATIENCE) -> int:
+    """Play *scenarios*, print the timeline and the table, and return the exit status.
+
+    :param patience: seconds within which each must come to agreement.
+    """
+    timeline = Timeline(lambda at, text: print(f"{at:7.3f} s  {text}", flush=True))
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="vmaccord-demo-") as root,
+            stage.Stage(pathlib.Path(root), timeline.watch) as theatre,
+        ):
+            timeline.note("three host daemons start: host-a (API 3), host-b (API 1), host-c (no versions)")
+            for host in theatre.hosts.values():
+                host.start()
+            outcomes = [_play(scenario, theatre, timeline, patience) for scenario in scenarios]
+            said = theatre.said()
+    except stage.StageError as error:
+        print(f"vmaccord: the demo failed: {error}", file=sys.stderr)
+        return Exit.DEMO_FAILED
+    _print_table(outcomes)
+    if all(outcome.as_expected for outcome in outcomes):
+        slowest = max(outcome.took or 0.0 for outcome in outcomes) * 1000
+        print(f"All agreed; the slowest took {slowest:.1f} ms. Heartbeats come every 5 s: none was waited for.")
+        return Exit.OK
+    print(f"vmaccord: the demo failed: a version is not as it should be; the daemons said\n{said}", file=sys.stderr)
+    return Exit.DEMO_FAILED
+
+
+def _play(scenario: Scenario, theatre: stage.Stage, timeline: Timeline, patience: float) -> Outcome:
+    timeline.begin()
+    timeline.note(scenario.name)
+    scenario.play(theatre)
+
+    def agreed() -> bool:
+        timeline.catch_up()
+        return timeline.took(scenario.expected) is not None and _seen_by_host(theatre) == (
+            scenario.expected,
+            scenario.expected,
+        )
+
+    stage.wait_for(f"{scenario.name}: {stage.VM} agrees on {scenario.expected}", agreed, theatre.said, patience)
+    host_says, _ = _seen_by_host(theatre)
+    outcome = Outcome(scenario, host_says, timeline.used(), timeline.took(scenario.expected))
+    timeline.note(f"  => agreed {outcome.agreed}, in use {outcome.in_use}")
+    return outcome
+
+
+def _seen_by_host(theatre: stage.Stage) -> tuple[Optional[int], Optional[int]]:
+    guest = theatre.host.guest()
+    if guest is None:
+        return None, None
+    return guest["api"]["agreed"], guest["api"]["in_use"]
+
+
+def _print_table(outcomes: list[Outcome]) -> None:
+    # Slow to import, and only the table needs them.
+    from rich import box, console, table
+
+    drawn = table.Table(box=box.SIMPLE_HEAD)
+    drawn.add_column("scenario")
+    for header in ("agreed by host", "in use by guest", "took"):
+        drawn.add_column(header, justify="right")
+    for outcome in outcomes:
+        took = "-" if outcome.took is None else f"{outcome.took * 1000:.1f} ms"
+        drawn.add_row(outcome.scenario.name, str(outcome.agreed), str(outcome.in_use), took)
+    console.Console(width=None if sys.stdout.isatty() else 100).print(drawn)
