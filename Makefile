@@ -1,0 +1,39 @@
+# Everything needs Python, git and make only; the rest is installed into .venv.
+PYTHON ?= python3
+VENV := .virtualenv
+STAMP := $(VENV)/installed
+
+# tox looks for its Pythons on the path; those of pyenv need not be on it otherwise.
+export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
+
+.PHONY: help demo test lint explore clean
+
+help:
+	@echo "make demo     install into $(VENV) and play the demonstration"
+	@echo "make test     run the whole test suite, through tox, on every Python that is there"
+	@echo "make lint     check style and types"
+	@echo "make explore  explore the negotiation deeper than the test suite does (about ten minutes)"
+	@echo "make clean    remove everything that make made"
+
+demo: $(STAMP)
+	@$(VENV)/bin/vmaccord demo
+
+test: $(STAMP)
+	@$(VENV)/bin/tox run $(TOXARGS)
+
+lint: $(STAMP)
+	@$(VENV)/bin/tox run -e lint
+
+explore: $(STAMP)
+	VMACCORD_EXPLORE=deep $(VENV)/bin/python -m pytest -s tests/explorer
+
+clean:
+	rm -rf $(VENV) .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -exec rm -rf {} +
+
+$(STAMP): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || packaging/install-venv
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' 'tox>=4'
+	@touch $@
