@@ -32,6 +32,7 @@ clean:
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 $(STAMP): setup.cfg pyproject.toml
+	@echo "installing into $(VENV) ..."
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || packaging/install-venv
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip

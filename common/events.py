@@ -13,7 +13,7 @@ from .versions import Version
 class Reason(enum.Enum):
     """Why a version changed."""
 
-    FIRST_HEARTBEAT = "first heartbeat of this connection"
+    FIRST_AGREEMENT = "first agreement of this connection"
     GUEST_UPGRADED = "the guest supports more than before"
     GUEST_DOWNGRADED = "the guest supports less than before"
     GUEST_WITHOUT_VERSION = "the guest sends no version"

@@ -295,6 +295,7 @@ class HostSession(Session):
         self._host_id = host_id
         self._silence_limit = silence_limit
         self._agent_id: Optional[str] = None
+        self._has_agreed = False
         self._invalid_said = False
 
     @property
@@ -310,6 +311,7 @@ class HostSession(Session):
         self.negotiation.connected()
         self.responsive = False
         self._agent_id = None
+        self._has_agreed = False
         self._invalid_said = False
         self._out.append(b"\n")
         self.refresh(now)
@@ -372,11 +374,12 @@ class HostSession(Session):
 
     def _negotiate(self, heartbeat: messages.Heartbeat, arguments: Mapping[str, Any], now: float) -> None:
         state = self.negotiation
-        known, before, advertised_before = state.met, state.agreed, state.advertised
+        before, advertised_before = state.agreed, state.advertised
         present = "apiVersion" in arguments
         state.heartbeat(present, heartbeat.api_version, heartbeat.api_version_in_use, now)
         if state.agreed != before:
-            reason = _reason(known, present, advertised_before, heartbeat.api_version)
+            reason = _reason(not self._has_agreed, present, advertised_before, heartbeat.api_version)
+            self._has_agreed = True
             self._events.append(events.VersionChanged(before, state.agreed, reason, self._why(reason)))
 
     def _note_mistyped(self, row: Row, mistyped: list[str], arguments: Mapping[str, Any], now: float) -> None:
@@ -563,12 +566,12 @@ class GuestSession(Session):
             self._events.append(events.HeartbeatWanted())
 
 
-def _reason(known: bool, present: bool, before: Optional[int], now: Optional[int]) -> events.Reason:
+def _reason(first: bool, present: bool, before: Optional[int], now: Optional[int]) -> events.Reason:
     """Why a heartbeat changed the agreed version."""
     if now is None:
         return events.Reason.GUEST_INVALID_VERSION if present else events.Reason.GUEST_WITHOUT_VERSION
-    if not known:
-        return events.Reason.FIRST_HEARTBEAT
+    if first:
+        return events.Reason.FIRST_AGREEMENT
     return events.Reason.GUEST_UPGRADED if now > (before or 0) else events.Reason.GUEST_DOWNGRADED
 
 

@@ -494,14 +494,14 @@ def test_a_version_that_changed_is_reported_with_its_reason() -> None:
         host.receive_data(codec.encode("heartbeat", arguments), 1.0)
         reported += _of(events.VersionChanged, host.events())
     assert [(int(event.old), int(event.new), event.reason) for event in reported] == [
-        (0, 1, events.Reason.FIRST_HEARTBEAT),
+        (0, 1, events.Reason.FIRST_AGREEMENT),
         (1, 2, events.Reason.GUEST_UPGRADED),
         (2, 1, events.Reason.GUEST_DOWNGRADED),
         (1, 0, events.Reason.GUEST_WITHOUT_VERSION),
         (0, 2, events.Reason.GUEST_UPGRADED),
         (2, 0, events.Reason.GUEST_INVALID_VERSION),
     ]
-    assert reported[0].why == "first heartbeat of this connection: it supports up to API 1, this host up to API 2"
+    assert reported[0].why == "first agreement of this connection: it supports up to API 1, this host up to API 2"
     assert reported[3].why == "the guest sends no version: it supports no versions, this host up to API 2"
 
 

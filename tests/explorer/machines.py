@@ -320,6 +320,7 @@ def _forget_what_no_rule_reads(peer: session.Session) -> None:
         peer.heard_at = None
         peer.responsive = False
         peer._invalid_said = False
+        peer._has_agreed = False
 
 
 def _shift(peer: Any, seconds: float) -> None:

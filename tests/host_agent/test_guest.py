@@ -63,7 +63,7 @@ def test_a_guest_that_agreed_is_described_whole_and_as_json() -> None:
         "advertised": 3,
         "in_use": 3,
         "changes": 1,
-        "last_reason": "first heartbeat of this connection: it supports up to API 3, this host up to API 3",
+        "last_reason": "first agreement of this connection: it supports up to API 3, this host up to API 3",
         "last_change_s": 3.0,
     }
     assert described["heard_s"] == 1.0
@@ -165,7 +165,7 @@ def test_the_life_of_a_channel_is_one_line_each(caplog: pytest.LogCaptureFixture
     guest.disconnected("the other side closed the channel", 21)
     assert caplog.messages == [
         "web-1: connected: /ports/web-1",
-        "web-1: agreed 0 → 3: first heartbeat of this connection: it supports up to API 3, this host up to API 3",
+        "web-1: agreed 0 → 3: first agreement of this connection: it supports up to API 3, this host up to API 3",
         "web-1: unresponsive: nothing heard for 15 s",
         "web-1: responsive again",
         "web-1: agreed 3 → 1: the guest supports less than before: it supports up to API 1, this host up to API 3",
