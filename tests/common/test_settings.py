@@ -254,7 +254,9 @@ def test_seconds_are_a_number_above_0(text: str, seconds: float) -> None:
     assert settings.read_seconds(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "Infinity", "1e999", "5s", "0x5", "1_000", "\N{ARABIC-INDIC DIGIT THREE}"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "nan", "inf", "Infinity", "1e999", "5s", "0x5", "1_000", "\N{ARABIC-INDIC DIGIT THREE}"]
+)
 def test_seconds_that_are_none_or_without_end_are_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 — its text is replaced by what is allowed
         settings.read_seconds(text)
