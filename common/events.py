@@ -14,6 +14,7 @@ class Reason(enum.Enum):
     """Why a version changed."""
 
     FIRST_AGREEMENT = "first agreement of this connection"
+    AGENT_RESTARTED = "the agent was restarted"
     GUEST_UPGRADED = "the guest supports more than before"
     GUEST_DOWNGRADED = "the guest supports less than before"
     GUEST_WITHOUT_VERSION = "the guest sends no version"
@@ -25,7 +26,10 @@ class Reason(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class VersionChanged:
-    """The version spoken changed: agreed on the host, in use in the guest. *why* is one clause for people."""
+    """The version spoken changed: agreed on the host, in use in the guest. *why* is one clause for people.
+
+    A host also reports the first agreement of a channel so, where it is 0 and nothing has changed.
+    """
 
     old: Version
     new: Version

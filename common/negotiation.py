@@ -11,8 +11,9 @@ and may lead to another host without anybody noticing; so nothing is done once o
 
 - *repair* by the host: a guest that says what it uses is pushed to at each heartbeat that says something else. One that
   does not say (a deployed oVirt guest) is pushed to when it sends what is newer than agreed, and while it sends nothing
-  that shows it has been told. What it sends at exactly the agreed version shows that; until then, what it sends above
-  version 0 but below agreed may come from an older agreement: it begins a belief but does not renew it.
+  that shows it has been told. What it sends at exactly the agreed version shows that. What it sends above version 0 but
+  below agreed may come from an older agreement: it begins a belief but does not renew it, until the guest has been told
+  again.
 - *repeated offer* by the guest: while a host's offer has not been answered by a push, the heartbeats ask again. A host
   that does not repair (it sends no host id) pushes only when its stored value changes, so it is sent two heartbeats, the
   first with version 0.
@@ -42,7 +43,7 @@ PROMPT_REPAIRS = 2
 REPAIR_PERIOD = 60.0
 
 #: A guest that says it uses something else is pushed to at this many heartbeats in a row …
-PROMPT_FRUITLESS = 5
+PROMPT_FRUITLESS = 20
 
 #: … and then at most once in this many seconds. Its heartbeats come every few seconds: only answers to pushes come faster.
 FRUITLESS_PERIOD = 1.0
@@ -69,8 +70,8 @@ class HostNegotiation:
     doubts: int = 0
     #: Repairs in a row of a guest that says what it uses and does not follow.
     fruitless: int = 0
-    #: It has sent a message of exactly the agreed version.
-    shown: bool = False
+    #: What it sends below the agreed version renews a belief.
+    trusted: bool = False
     believed_at: Optional[float] = None
     pushed_at: Optional[float] = None
 
@@ -159,6 +160,7 @@ class HostNegotiation:
         if self.doubts >= PROMPT_REPAIRS and self.pushed_at is not None and now - self.pushed_at < REPAIR_PERIOD:
             return False
         self.doubts = min(self.doubts + 1, PROMPT_REPAIRS)
+        self.trusted = self.trusted or self.believed_at is not None
         self.believed_at = None
         return True
 
@@ -167,8 +169,8 @@ class HostNegotiation:
 
     def _take_as_proof(self, since: int, now: float) -> None:
         """A message from above version 0, not newer than agreed, came."""
-        self.shown = self.shown or since == self.agreed
-        if self.shown or self.believed_at is None:
+        self.trusted = self.trusted or since == self.agreed
+        if self.trusted or self.believed_at is None:
             self.believed_at = now
 
     def _forget_evidence(self) -> None:
@@ -178,7 +180,7 @@ class HostNegotiation:
         self.newer_answered = False
         self.doubts = 0
         self.fruitless = 0
-        self.shown = False
+        self.trusted = False
         self.believed_at = None
         self.pushed_at = None
 

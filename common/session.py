@@ -54,6 +54,7 @@ class Counters:
         self.bytes = 0
         self.pushes = 0
         self.invalid_versions = 0
+        self.without_version = 0
         self.newer_than_agreed = 0
         self.mistyped = 0
         self.dropped: collections.Counter[str] = collections.Counter()
@@ -164,8 +165,11 @@ class Session:
         """The version up to which this side may send."""
         raise NotImplementedError
 
+    def _receive_name(self, row: Row, now: float) -> None:
+        """A message of the table came in, of which nothing but the name has been looked at."""
+
     def _receive_message(self, row: Row, message: messages.Message, arguments: Mapping[str, Any], now: float) -> None:
-        """A message of the table came in."""
+        """A message of the table came in, not newer than supported, with valid arguments."""
         raise NotImplementedError
 
     def _settle(self, now: float) -> None:
@@ -226,7 +230,9 @@ class Session:
         row = self._catalogue.find(self._inbound, name)
         if row is None:
             self._drop_unknown(name, now)
-        elif row.since > (self.supported or Version.V0):
+            return
+        self._receive_name(row, now)
+        if row.since > (self.supported or Version.V0):
             self._reject_newer(row, now)
         else:
             self._read_arguments(row, arguments, now)
@@ -295,7 +301,10 @@ class HostSession(Session):
         self._host_id = host_id
         self._silence_limit = silence_limit
         self._agent_id: Optional[str] = None
-        self._has_agreed = False
+        self._agent_restarted = False
+        self._sends_version = False
+        self._reported: Optional[Version] = None
+        self._advertised_then: Optional[int] = None
         self._invalid_said = False
 
     @property
@@ -308,10 +317,12 @@ class HostSession(Session):
         The first byte is a newline: it ends whatever half line an earlier host left in the guest's buffer.
         """
         self._begin()
+        self._report_end_of_agreement()
         self.negotiation.connected()
         self.responsive = False
         self._agent_id = None
-        self._has_agreed = False
+        self._agent_restarted = False
+        self._reported = None
         self._invalid_said = False
         self._out.append(b"\n")
         self.refresh(now)
@@ -348,16 +359,18 @@ class HostSession(Session):
         if isinstance(message, messages.Heartbeat):
             self._notice_agent(message.agent_id, arguments)
             self._negotiate(message, arguments, now)
-        else:
-            if row.since > self.negotiation.agreed:
-                self.counters.newer_than_agreed += 1
-            self.negotiation.heard(row.since, now)
+        elif row.since > self.negotiation.agreed:
+            self.counters.newer_than_agreed += 1
         self._events.append(events.MessageReceived(row.name, message))
+
+    def _receive_name(self, row: Row, now: float) -> None:
+        """A name alone shows what the guest uses, whatever becomes of its message."""
+        if row.message_class is not messages.Heartbeat:
+            self.negotiation.heard(row.since, now)
 
     def _reject_newer(self, row: Row, now: float) -> None:
         super()._reject_newer(row, now)
         self._hear(now)
-        self.negotiation.heard(row.since, now)
 
     def _hear(self, now: float) -> None:
         self.heard_at = now
@@ -370,17 +383,14 @@ class HostSession(Session):
             return
         if self._agent_id is not None and agent_id != self._agent_id:
             self._events.append(events.AgentRestarted())
+            self._agent_restarted = True
         self._agent_id = agent_id
 
     def _negotiate(self, heartbeat: messages.Heartbeat, arguments: Mapping[str, Any], now: float) -> None:
-        state = self.negotiation
-        before, advertised_before = state.agreed, state.advertised
-        present = "apiVersion" in arguments
-        state.heartbeat(present, heartbeat.api_version, heartbeat.api_version_in_use, now)
-        if state.agreed != before:
-            reason = _reason(not self._has_agreed, present, advertised_before, heartbeat.api_version)
-            self._has_agreed = True
-            self._events.append(events.VersionChanged(before, state.agreed, reason, self._why(reason)))
+        self._sends_version = "apiVersion" in arguments
+        if not self._sends_version:
+            self.counters.without_version += 1
+        self.negotiation.heartbeat(self._sends_version, heartbeat.api_version, heartbeat.api_version_in_use, now)
 
     def _note_mistyped(self, row: Row, mistyped: list[str], arguments: Mapping[str, Any], now: float) -> None:
         """A version that is none is counted on its own and said once, however many heartbeats carry it."""
@@ -395,10 +405,42 @@ class HostSession(Session):
                 shown = _quote(repr(arguments["apiVersion"]).encode("utf-8", "replace"))
                 self._invalid_said = self._complain(f"apiVersion is no integer ≥ 0, taken as 0: {shown}", now)
 
-    def _why(self, reason: events.Reason) -> str:
-        return f"{reason.value}: it supports {_maximum(self.negotiation.advertised)}, this host {_maximum(self.supported)}"
+    def _report_agreement(self) -> None:
+        """Report what the heartbeats of one reading came to: the first agreement of a channel, and each change.
+
+        A guest that provokes a push sends two heartbeats in one go; what lies between them is of no interest.
+        """
+        state = self.negotiation
+        if state.met and state.agreed != self._reported:
+            reason = self._reason()
+            why = f"{reason.value}: it supports {self._guest_maximum()}, this host {_maximum(self.supported)}"
+            self._events.append(events.VersionChanged(self._reported or Version.V0, state.agreed, reason, why))
+            self._reported = state.agreed
+            self._agent_restarted = False
+        self._advertised_then = state.advertised
+
+    def _report_end_of_agreement(self) -> None:
+        if self._reported:
+            reason = events.Reason.CHANNEL
+            self._events.append(events.VersionChanged(self._reported, Version.V0, reason, reason.value))
+
+    def _reason(self) -> events.Reason:
+        advertised = self.negotiation.advertised
+        if advertised is None:
+            return events.Reason.GUEST_INVALID_VERSION if self._sends_version else events.Reason.GUEST_WITHOUT_VERSION
+        if self._reported is None:
+            return events.Reason.FIRST_AGREEMENT
+        if self._agent_restarted:
+            return events.Reason.AGENT_RESTARTED
+        upgraded = advertised > (self._advertised_then or 0)
+        return events.Reason.GUEST_UPGRADED if upgraded else events.Reason.GUEST_DOWNGRADED
+
+    def _guest_maximum(self) -> str:
+        advertised = self.negotiation.advertised
+        return "an unknown version" if advertised is None and self._sends_version else _maximum(advertised)
 
     def _settle(self, now: float) -> None:
+        self._report_agreement()
         if self.negotiation.push_due and self._writable:
             self._queue(messages.ApiVersion(api_version=int(self.negotiation.agreed)))
             self.negotiation.pushed(now)
@@ -564,15 +606,6 @@ class GuestSession(Session):
         if self._heartbeat_due:
             self._heartbeat_due = False
             self._events.append(events.HeartbeatWanted())
-
-
-def _reason(first: bool, present: bool, before: Optional[int], now: Optional[int]) -> events.Reason:
-    """Why a heartbeat changed the agreed version."""
-    if now is None:
-        return events.Reason.GUEST_INVALID_VERSION if present else events.Reason.GUEST_WITHOUT_VERSION
-    if first:
-        return events.Reason.FIRST_AGREEMENT
-    return events.Reason.GUEST_UPGRADED if now > (before or 0) else events.Reason.GUEST_DOWNGRADED
 
 
 def _maximum(version: Optional[int]) -> str:

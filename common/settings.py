@@ -111,6 +111,10 @@ def _from_file(settings: Sequence[Setting], section: str, path: str, text: str) 
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=_COMMENTS, default_section="")
     try:
         parser.read_string(text, source=path)
+    except configparser.MissingSectionHeaderError as error:
+        raise SettingsError(
+            f"{path}: line {error.lineno} stands before any section; begin the file with [{section}]"
+        ) from None
     except configparser.Error as error:
         raise SettingsError(f"{path}: {' '.join(str(error).split())}") from None
     known = {setting.name: setting for setting in settings}
@@ -120,6 +124,7 @@ def _from_file(settings: Sequence[Setting], section: str, path: str, text: str) 
     values = {}
     for key, value in parser.items(section) if parser.has_section(section) else []:
         where = f"{path}: [{section}] {key}"
+        key = key.replace("_", "-")
         if key not in known:
             raise SettingsError(f"{where}: unknown key; allowed: {', '.join(sorted(known))}")
         values[known[key].attribute] = _parse(known[key], value, where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import signal
 import subprocess
@@ -21,6 +22,9 @@ VM = "web-1"
 PATIENCE = 20.0
 
 _STOP_PATIENCE = 5.0
+
+#: The configuration of this machine is not for the demo: it may name a real state file.
+NO_CONFIGURATION = ("--config", os.devnull)
 
 
 class StageError(Exception):
@@ -43,6 +47,7 @@ class Host:
         """Start the daemon and wait until it answers."""
         self._process.start(
             "host_agent.main",
+            *NO_CONFIGURATION,
             *("--directory", str(self.vms)),
             *("--control", str(self._control)),
             *("--max-api-version", self.maximum),
@@ -100,7 +105,9 @@ class Stage:
     def start_agent(self, maximum: str) -> None:
         """Start the guest agent, or replace it by one of another release."""
         self._agent.stop()
-        self._agent.start("guest_agent.main", "--port", self._port.guest_path, "--max-api-version", maximum)
+        self._agent.start(
+            "guest_agent.main", *NO_CONFIGURATION, "--port", self._port.guest_path, "--max-api-version", maximum
+        )
 
     def move_vm(self, name: str) -> None:
         """Let the VM run on the host *name*; its agent is not told."""

@@ -176,7 +176,7 @@ def test_a_guest_that_answers_every_push_at_once_and_never_follows_does_not_keep
         if host.push_due:
             host.pushed(now)
             pushes += 1
-    assert pushes < 20
+    assert pushes < 40
 
 
 def test_a_guest_that_says_it_uses_what_is_agreed_is_left_alone() -> None:
@@ -276,6 +276,17 @@ def test_a_guest_that_follows_the_push_and_reports_as_deployed_ones_do_is_never_
         if agreed == 3 and minute % 2:
             guest.sends(3)
         assert guest.heartbeats(60.0) == 0
+
+
+def test_a_guest_that_only_ever_shows_a_lower_version_is_told_again_once_and_then_trusted() -> None:
+    guest = Deployed()
+    guest.heartbeat()
+    pushes = []
+    for _ in range(60):
+        guest.sends(1)
+        pushes.append(guest.heartbeats(60.0))
+    assert sum(pushes) == PROMPT_REPAIRS
+    assert sum(pushes[:4]) == PROMPT_REPAIRS
 
 
 def test_when_belief_has_run_out_the_first_two_heartbeats_repair_again() -> None:

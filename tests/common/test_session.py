@@ -487,6 +487,70 @@ def test_a_command_that_cannot_be_put_on_a_line_leaves_nothing_behind() -> None:
 # ---- The host: what else a shell relies on ----
 
 
+def _changes(host: HostSession) -> list[tuple[int, int, events.Reason]]:
+    return [(event.old, event.new, event.reason) for event in _of(events.VersionChanged, host.events())]
+
+
+def test_two_heartbeats_in_one_go_that_provoke_a_push_are_one_agreement() -> None:
+    host = _host()
+    pair = [codec.encode("heartbeat", {"apiVersion": version, "agentId": "a"}) for version in (0, 3)]
+    host.receive_data(b"".join(pair), 1.0)
+    assert _changes(host) == [(0, 3, events.Reason.FIRST_AGREEMENT)]
+
+
+@pytest.mark.parametrize(
+    ("supported", "arguments", "reason", "why"),
+    [
+        (Version.V3, {}, events.Reason.GUEST_WITHOUT_VERSION, "it supports no versions, this host up to API 3"),
+        (Version.V3, {"apiVersion": "3"}, events.Reason.GUEST_INVALID_VERSION, "it supports an unknown version, this host"),
+        (None, {"apiVersion": 3}, events.Reason.FIRST_AGREEMENT, "it supports up to API 3, this host no versions"),
+    ],
+)
+def test_a_first_agreement_is_reported_also_when_it_is_0(
+    supported: Optional[Version], arguments: dict[str, Any], reason: events.Reason, why: str
+) -> None:
+    host = _host(supported)
+    _heartbeat(host, **arguments)
+    (event,) = _of(events.VersionChanged, host.events())
+    assert (event.old, event.new, event.reason) == (0, 0, reason)
+    assert why in event.why
+    _heartbeat(host, **arguments)
+    assert _changes(host) == []
+
+
+def test_a_connection_that_is_opened_anew_ends_what_was_agreed() -> None:
+    host = _host(advertised=3)
+    host.disconnected()
+    host.connected(1.0)
+    assert _changes(host) == [(3, 0, events.Reason.CHANNEL)]
+    host.connected(2.0)
+    assert _changes(host) == []
+
+
+def test_an_agent_that_was_restarted_is_no_upgrade() -> None:
+    host = _host()
+    _heartbeat(host, apiVersion=1, agentId="a")
+    assert _changes(host) == [(0, 1, events.Reason.FIRST_AGREEMENT)]
+    host.receive_data(b"".join(codec.encode("heartbeat", {"apiVersion": n, "agentId": "b"}) for n in (0, 1)), 1.0)
+    assert _changes(host) == []
+    host.receive_data(b"".join(codec.encode("heartbeat", {"apiVersion": n, "agentId": "c"}) for n in (0, 3)), 1.0)
+    assert _changes(host) == [(1, 3, events.Reason.AGENT_RESTARTED)]
+
+
+def test_heartbeats_without_a_version_are_counted() -> None:
+    host = _host()
+    for arguments in ({}, {"apiVersion": 3}, {"apiVersion": None}, {}):
+        _heartbeat(host, **arguments)
+    assert (host.counters.without_version, host.counters.invalid_versions) == (2, 1)
+
+
+def test_the_name_of_a_message_shows_what_a_guest_uses_whatever_its_arguments_are() -> None:
+    host = _host(advertised=3)
+    assert host.negotiation.in_use is None
+    _feed(host, "containers", {"list": "none"})
+    assert host.negotiation.in_use == 3
+
+
 def test_a_version_that_changed_is_reported_with_its_reason() -> None:
     host = _host(Version.V2)
     reported = []
@@ -939,6 +1003,7 @@ def test_counters_are_handed_out_by_name_as_plain_values() -> None:
         "bytes": len(codec.encode("heartbeat", {"apiVersion": 3}) + lines),
         "pushes": 1,
         "invalid_versions": 0,
+        "without_version": 0,
         "newer_than_agreed": 0,
         "mistyped": 0,
         "dropped": {"malformed": 1, "unknown": 1},

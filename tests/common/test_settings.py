@@ -169,6 +169,15 @@ def test_whatever_stands_in_a_file_the_only_error_is_one_for_its_author(text: st
             _resolve(wrapped)
 
 
+def test_a_key_may_be_written_as_the_program_writes_it_inside() -> None:
+    assert _resolve("[host]\nmax_api_version = 1\n")["max_api_version"] == 1
+
+
+def test_a_file_that_begins_without_a_section_is_told_how_to_begin() -> None:
+    with pytest.raises(SettingsError, match=r"line 1 stands before any section; begin the file with \[host\]$"):
+        _resolve("max-api-version = 1\n")
+
+
 # ---- Options and their help ----
 
 

@@ -320,7 +320,10 @@ def _forget_what_no_rule_reads(peer: session.Session) -> None:
         peer.heard_at = None
         peer.responsive = False
         peer._invalid_said = False
-        peer._has_agreed = False
+        peer._reported = None
+        peer._advertised_then = None
+        peer._sends_version = False
+        peer._agent_restarted = False
 
 
 def _shift(peer: Any, seconds: float) -> None:

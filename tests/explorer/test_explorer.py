@@ -224,7 +224,7 @@ def _all_pairs(worlds: Worlds) -> Iterator[tuple[str, World]]:
 
 def _all_pairs_with_deployed_guest(worlds: Worlds) -> Iterator[tuple[str, World]]:
     for host, supported, in_use in itertools.product(_any_hosts(), MAXIMA, Version):
-        lied = host.negotiation.shown and 0 < in_use < host.negotiation.agreed
+        lied = host.negotiation.trusted and 0 < in_use < host.negotiation.agreed
         if in_use <= (supported or 0) and not lied:
             guest = WatchedReferenceGuest(supported)
             guest.in_use = in_use
@@ -256,7 +256,7 @@ def _any_hosts() -> Iterator[WatchedHost]:
                 newer_answered=newer,
                 doubts=2 if tried else 0,
                 fruitless=4 if tried else 0,
-                shown=tried and believed is not None,
+                trusted=tried and believed is not None,
                 believed_at=believed,
                 pushed_at=0.0 if tried else None,
             )

@@ -23,14 +23,14 @@ def test_the_demo_plays_every_scenario_and_all_agree() -> None:
     assert "All agreed; the slowest took" in played.stdout
 
 
-def test_the_demo_fails_when_a_version_is_not_as_it_should_be(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_demo_fails_when_a_version_is_not_as_it_should_be(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = dataclasses.replace(demo.SCENARIOS[0], expected=2)
-    assert demo.play([wrong], patience=1.0) == Exit.DEMO_FAILED
-    complaint = capsys.readouterr().err
-    assert f"{wrong.name}: web-1 agrees on 2" in complaint
-    assert "--- agent" in complaint
+    assert demo.play([wrong, demo.SCENARIOS[1]], patience=1.0) == Exit.DEMO_FAILED
+    played = capsys.readouterr()
+    assert "FAILED, expected 2" in played.out
+    assert f"  => agreed {demo.SCENARIOS[1].expected}, in use {demo.SCENARIOS[1].expected}" in played.out
+    assert "the demo failed: a version is not as it should be" in played.err
+    assert "--- agent" in played.err
 
 
 def test_an_outcome_counts_only_where_both_sides_are_right_and_it_was_seen() -> None:
