@@ -112,6 +112,7 @@ class Agent:
         self._report_results(now)
         self._gather_due(now)
         self._link.flush(now)
+        self._quiet.close_windows()
 
     def close(self) -> None:
         """Tell the host what is left to tell, briefly, and give back what nobody uses any more."""
@@ -121,7 +122,7 @@ class Agent:
             self._wakeup.close()
 
     def _patience(self) -> float:
-        deadlines = [self._link.next_deadline(), self._session.next_deadline()]
+        deadlines = [self._link.next_deadline(), self._session.next_deadline(), self._quiet.next_deadline()]
         if self._may_report:
             deadlines.append(self._schedule.next_deadline())
         return max(0.0, min(each for each in deadlines if each is not None) - self._clock())
@@ -135,7 +136,7 @@ class Agent:
             elif isinstance(event, events.FactsWanted):
                 self._schedule.want(event.names, now)
             elif isinstance(event, events.MessageReceived):
-                self._answer(event)
+                self._answer(event, now)
             elif isinstance(event, events.VersionChanged):
                 self._quiet.info("version", f"API {event.old} → {event.new} in use: {event.why}")
             elif isinstance(event, events.Complaint):
@@ -157,7 +158,7 @@ class Agent:
         self._works("heartbeat")
         return self._meter.free_ram(memory), memory
 
-    def _answer(self, event: events.MessageReceived) -> None:
+    def _answer(self, event: events.MessageReceived, now: float) -> None:
         message = event.message
         if isinstance(message, messages.Echo):
             self._send(event.name, message)
@@ -167,6 +168,9 @@ class Agent:
                 self._send(event.name, messages.Completion(reply_id=message.reply_id, done=True))
         else:
             self._quiet.warning(event.name, f"{event.name}: not carried out, this agent does not know how")
+        if isinstance(message, messages.SetNumberOfCpus):
+            # The answer tells what is, whatever was asked for.
+            self._schedule.want(["number-of-cpus"], now)
 
     def _send(self, command: str, answer: messages.Message) -> None:
         try:
@@ -192,11 +196,12 @@ class Agent:
             if isinstance(outcome, Exception):
                 self._fails(name, outcome)
             else:
-                self._report(name, outcome, now)
+                for message in outcome:
+                    self._report(name, message, now)
 
-    def _report(self, name: str, fact: messages.Message, now: float) -> None:
+    def _report(self, name: str, message: messages.Message, now: float) -> None:
         try:
-            self._session.send(fact)
+            self._session.send(message)
         except VersionTooLow:
             return  # the version fell while it was gathered; it is wanted again when that rises
         except SendRefused:

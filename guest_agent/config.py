@@ -135,7 +135,7 @@ def _files(asked_for: Optional[str], default_file: str) -> Iterable[tuple[str, s
 
 def _read_file(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             text = file.read(FILE_LIMIT + 1)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}; name a readable file with --config") from None

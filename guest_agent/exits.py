@@ -18,10 +18,11 @@ class Exit(enum.IntEnum):
         return member
 
     OK = 0, "stopped by SIGTERM or SIGINT, or did what an option asked for"
+    UNEXPECTED = 1, "an error that should not happen"
     USAGE = 2, "the command line has an unknown option or lacks a value"
     BAD_CONFIGURATION = 3, "the configuration can't be read, or has an unknown key or a bad value"
     NO_PORT = 4, "none of the ports appeared in time"
-    PORT_UNUSABLE = 5, "the port exists but can't be used: no permission, or no character device"
+    PORT_UNUSABLE = 5, "the port exists but can't be used: no permission, or it is no port"
 
 
 def epilog() -> str:

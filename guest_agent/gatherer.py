@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Callable, NamedTuple, Optional, Union
 
 from common.messages import Message
@@ -18,10 +18,10 @@ from .collectors import Collector
 
 
 class Gathered(NamedTuple):
-    """What a collector returned or raised."""
+    """The messages that a collector returned, or what it raised."""
 
     name: str
-    outcome: Union[Message, Exception]
+    outcome: Union[Sequence[Message], Exception]
 
 
 class Gatherer:
@@ -70,8 +70,9 @@ class Gatherer:
             self._gathered.append(Gathered(name, self._run(name)))
             self._wake()
 
-    def _run(self, name: str) -> Union[Message, Exception]:
+    def _run(self, name: str) -> Union[Sequence[Message], Exception]:
         try:
-            return self._collectors[name]()
+            collected = self._collectors[name]()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a file of this machine ends no agent
             return error
+        return [collected] if isinstance(collected, Message) else collected

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
-from typing import Optional
+from typing import NoReturn, Optional
 
 from common import settings, versions
 from common.settings import SettingsError
@@ -26,6 +28,13 @@ PROGRAM = "vmaccord-guest"
 ROOT = "/"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(Exit.USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the program and return its exit status."""
     options = _parser().parse_args(arguments)
@@ -34,16 +43,23 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return Exit.OK
     try:
         configuration = config.load(options)
+        if options.show_config:
+            print(configuration.show())
+            return Exit.OK
+        _set_up_logging(configuration.log_level)
+        _work(configuration)
     except SettingsError as error:
-        return _failed(Exit.BAD_CONFIGURATION, error)
-    if options.show_config:
-        print(configuration.show())
-        return Exit.OK
-    _set_up_logging(configuration.log_level)
-    return _work(configuration)
+        return _failed(Exit.BAD_CONFIGURATION, str(error))
+    except port.PortMissing as error:
+        return _failed(Exit.NO_PORT, str(error))
+    except port.PortUnusable as error:
+        return _failed(Exit.PORT_UNUSABLE, str(error))
+    except Exception as error:  # noqa: BLE001 - people get a sentence, whatever happens
+        return _failed(Exit.UNEXPECTED, f"unexpected error, please report it: {_trail(error)}")
+    return Exit.OK
 
 
-def _work(configuration: config.Configuration) -> Exit:
+def _work(configuration: config.Configuration) -> None:
     agent = Agent(
         configuration,
         open_port=lambda: port.open_port(port.find(configuration.port)),
@@ -54,17 +70,12 @@ def _work(configuration: config.Configuration) -> Exit:
     try:
         with _signals_stop(agent):
             agent.run()
-    except port.PortMissing as error:
-        return _failed(Exit.NO_PORT, error)
-    except port.PortUnusable as error:
-        return _failed(Exit.PORT_UNUSABLE, error)
     finally:
         agent.close()
-    return Exit.OK
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM,
         description="Report what this VM knows of itself to its host, over a virtio-serial port.",
         epilog=exits.epilog(),
@@ -92,7 +103,7 @@ def _release() -> str:
 def _set_up_logging(level: str) -> None:
     """One line per event on stderr; the journal has a clock of its own."""
     when = "%(asctime)s " if sys.stderr.isatty() else ""
-    logging.basicConfig(level=level.upper(), format=f"{when}{PROGRAM}: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=level.upper(), format=f"{when}%(levelname)s %(message)s", stream=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -108,8 +119,16 @@ def _signals_stop(agent: Agent) -> Iterator[None]:
         signal.set_wakeup_fd(descriptor_before)
 
 
-def _failed(status: Exit, error: Exception) -> Exit:
-    print(f"{PROGRAM}: {error}", file=sys.stderr)
+def _trail(error: Exception) -> str:
+    """What *error* is and the way to it; without its text, which may quote a password."""
+    places = (
+        f"{os.path.basename(frame.f_code.co_filename)}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)
+    )
+    return f"{type(error).__name__} at {', '.join(places)}"
+
+
+def _failed(status: Exit, text: str) -> Exit:
+    print(f"{PROGRAM}: {text}", file=sys.stderr)
     return status
 
 

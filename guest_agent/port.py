@@ -31,6 +31,7 @@ READ_SIZE = 4096
 BAUD_RATE = 115200
 
 _NEWLINE = b"\n"
+_NAME_ONE = "name a virtio-serial port or a serial line with --port"
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO})
 _HELD = frozenset({errno.EBUSY, errno.EAGAIN})
 
@@ -210,7 +211,7 @@ def open_port(path: str) -> Port:
     """
     try:
         if not stat.S_ISCHR(os.stat(path).st_mode):
-            raise PortUnusable(f"{path} is no character device: name a virtio-serial port or a serial line with --port")
+            raise PortUnusable(f"{path} is no character device; {_NAME_ONE}")
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         raise _why_not(path, error) from None
@@ -224,6 +225,8 @@ def open_port(path: str) -> Port:
         return Port(descriptor, path)
     except OSError as error:
         os.close(descriptor)
+        if error.errno == errno.EPERM:
+            raise PortUnusable(f"{path} can't be waited for, it is no port; {_NAME_ONE}") from None
         raise _why_not(path, error) from None
 
 

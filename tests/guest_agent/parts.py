@@ -27,6 +27,9 @@ GIVE_UP = 30.0
 
 CHUNK = 65536
 
+#: Keeps the machine's own configuration out of an agent.
+NO_CONFIGURATION = ("--config", os.devnull)
+
 #: No loop of a test turns more often.
 TURNS_LIMIT = 50_000
 
@@ -209,13 +212,13 @@ class Host:
 
 
 class AgentProcess:
-    """Our agent as a process of its own."""
+    """Our agent as a process of its own; the machine's configuration file is not for it."""
 
     def __init__(self, log: Path, *arguments: str) -> None:
         self._log = log
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "guest_agent.main", *arguments],
+                [sys.executable, "-m", "guest_agent.main", *NO_CONFIGURATION, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

@@ -16,7 +16,9 @@ from common import codec, messages, versions
 from common.catalogue import CATALOGUE
 from common.messages import Message
 from common.versions import Version
+from guest_agent import quiet
 from guest_agent.agent import Agent
+from guest_agent.collectors import Collector
 from guest_agent.collectors.memory import Meter
 from guest_agent.port import Port
 
@@ -51,7 +53,7 @@ class Bench:
     def __init__(self, host: FifoHost, clock: Clock, root: Path, selector: Optional[LeapingSelector] = None) -> None:
         self.host = host
         self.clock = clock
-        self.collectors: dict[str, Callable[[], Message]] = {
+        self.collectors: dict[str, Collector] = {
             name: (lambda fact=fact: fact)  # type: ignore[misc]
             for name, fact in FACTS.items()
         }
@@ -257,6 +259,22 @@ def test_facts_that_were_gathered_for_a_host_that_went_are_due_for_the_next_one(
     assert "host-name" in bench.names
 
 
+def test_a_logon_is_noticed_along_with_the_active_user(bench: Bench) -> None:
+    reports: list[list[Message]] = [
+        [messages.SessionLogon(), messages.ActiveUser(name="alice")],
+        [messages.ActiveUser(name="None")],
+    ]
+    bench.collectors["active-user"] = lambda: reports.pop() if len(reports) > 1 else reports[0]
+    negotiate(bench, 0)
+    bench.heard.clear()
+    bench.clock.advance(10.0)
+    bench.settle()
+    assert [each for each in bench.heard if each[0] != "heartbeat"] == [
+        ("session-logon", {}),
+        ("active-user", {"name": "alice"}),
+    ]
+
+
 # ---- Commands ----
 
 
@@ -307,6 +325,18 @@ def test_a_command_that_is_not_carried_out_is_named_without_its_arguments(
     assert "sesame" not in caplog.text
 
 
+def test_a_number_of_cpus_to_set_is_answered_with_the_number_of_cpus_each_time(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    negotiate(bench)
+    for _ in range(2):
+        bench.heard.clear()
+        bench.host.write(codec.encode("set-number-of-cpus", {"count": 4}))
+        bench.settle()
+        assert bench.heard == [("number-of-cpus", {"count": 2})]
+    assert "set-number-of-cpus: not carried out, this agent does not know how" in caplog.messages
+
+
 def test_a_flood_of_commands_is_no_flood_of_log_lines(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     negotiate(bench)
     caplog.clear()
@@ -318,6 +348,29 @@ def test_a_flood_of_commands_is_no_flood_of_log_lines(bench: Bench, caplog: pyte
     for _ in range(10):
         bench.turn()
     assert 3 <= len(caplog.messages) <= 20
+
+
+def test_after_a_burst_of_changes_the_log_ends_with_the_version_in_use(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    negotiate(bench)
+    bench.host.write(b"".join(push(version) for version in (1, 2, 1, 2, 1, 2, 1, 3)))
+    bench.turn()
+    assert caplog.messages[-1] == "API 1 → 2 in use: the host says so"
+    bench.clock.advance(quiet.PERIOD)
+    bench.turn()
+    assert caplog.messages[-1] == "API 1 → 3 in use: the host says so (lines held back: 4; this is the last)"
+
+
+def test_the_loop_wakes_for_lines_held_back(bench: Bench) -> None:
+    bench.turn_alone()
+    for _ in range(quiet.BURST + 1):
+        bench.agent._quiet.info("topic", "again")
+    bench.clock.advance(quiet.PERIOD)
+    assert bench.agent._quiet.next_deadline() == bench.clock()
+    assert bench.agent._patience() == 0
+    bench.turn_alone()
+    assert bench.agent._quiet.next_deadline() is None
 
 
 def test_a_change_of_version_is_one_line(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,18 @@ def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
     file.write_bytes(b"[guest]\xff")
     with pytest.raises(SettingsError, match="not UTF-8"):
         load("--config", str(file))
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "guest.conf"
+    file.write_text("[guest]\nheartbeat = 7\n", encoding="utf-8-sig")
+    assert load("--config", str(file)).heartbeat == 7
+
+
+def test_an_empty_file_that_was_asked_for_keeps_the_default_file_out(tmp_path: Path) -> None:
+    default = tmp_path / "default"
+    default.write_text("[guest]\nheartbeat = 7\n", encoding="utf-8")
+    assert load("--config", os.devnull, default_file=str(default)) == load()
 
 
 def test_a_file_of_any_size_is_not_read_whole() -> None:

@@ -7,7 +7,7 @@ from guest_agent.exits import Exit
 
 
 def test_statuses_are_distinct_numbers_with_a_meaning() -> None:
-    assert [status.value for status in Exit] == [0, 2, 3, 4, 5]
+    assert [status.value for status in Exit] == [0, 1, 2, 3, 4, 5]
     assert all(status.meaning for status in Exit)
 
 

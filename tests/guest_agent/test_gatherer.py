@@ -8,12 +8,13 @@ from typing import Any, Callable
 
 import pytest
 
-from common.messages import Fqdn, HostName, Message
+from common.messages import ActiveUser, Fqdn, HostName, Message, SessionLogon
+from guest_agent.collectors import Collector
 from guest_agent.gatherer import Gathered, Gatherer
 
 from .parts import GIVE_UP, wait_until
 
-Make = Callable[[Mapping[str, Callable[[], Message]]], Gatherer]
+Make = Callable[[Mapping[str, Collector]], Gatherer]
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def woken() -> threading.Event:
 def make(woken: threading.Event) -> Iterator[Make]:
     made: list[Gatherer] = []
 
-    def make(collectors: Mapping[str, Callable[[], Message]]) -> Gatherer:
+    def make(collectors: Mapping[str, Collector]) -> Gatherer:
         made.append(Gatherer(collectors, woken.set))
         return made[-1]
 
@@ -49,7 +50,7 @@ def test_a_wanted_fact_is_gathered_and_the_loop_is_woken(make: Make, woken: thre
     gatherer = make({"host-name": lambda: HostName(name="a")})
     gatherer.want("host-name")
     assert woken.wait(GIVE_UP)
-    assert gatherer.results() == [("host-name", HostName(name="a"))]
+    assert gatherer.results() == [("host-name", [HostName(name="a")])]
     assert gatherer.results() == []
 
 
@@ -62,7 +63,13 @@ def test_a_collector_that_fails_costs_its_own_fact_only(make: Make, woken: threa
     gatherer.want("fqdn")
     (_, error), (_, fact) = results(gatherer, woken, 2)
     assert isinstance(error, KeyError)
-    assert fact == Fqdn(fqdn="a.example")
+    assert fact == [Fqdn(fqdn="a.example")]
+
+
+def test_a_collector_may_have_several_messages_to_send(make: Make, woken: threading.Event) -> None:
+    gatherer = make({"active-user": lambda: [SessionLogon(), ActiveUser(name="a")]})
+    gatherer.want("active-user")
+    assert results(gatherer, woken, 1) == [("active-user", [SessionLogon(), ActiveUser(name="a")])]
 
 
 def test_a_fact_under_way_is_not_gathered_twice(make: Make, woken: threading.Event) -> None:

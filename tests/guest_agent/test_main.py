@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 import signal
 import sys
@@ -17,9 +18,10 @@ import pytest
 from common import messages, versions
 from common.versions import Version
 from guest_agent import exits, main, port
+from guest_agent.agent import Agent
 from guest_agent.exits import Exit
 
-from .parts import AgentProcess, Host, Pty, wait_until
+from .parts import NO_CONFIGURATION, AgentProcess, Host, Pty, wait_until
 
 Start = Callable[..., AgentProcess]
 
@@ -32,10 +34,9 @@ def pty() -> Iterator[Pty]:
 
 
 @pytest.fixture
-def arguments(tmp_path: Path) -> list[str]:
-    """What keeps the machine's own configuration out."""
-    (tmp_path / "guest.conf").write_text("[guest]\n", encoding="utf-8")
-    return ["--config", str(tmp_path / "guest.conf")]
+def arguments() -> list[str]:
+    """What every agent gets: nothing of the machine's own configuration."""
+    return list(NO_CONFIGURATION)
 
 
 @pytest.fixture(autouse=True)
@@ -80,11 +81,14 @@ def test_the_configuration_is_shown_as_a_file(arguments: list[str], capsys: pyte
     assert "heartbeat = 2\n" in shown
 
 
-def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("wrong", [["--no-such-option"], ["--heartbeat"], ["--heart", "2"]])
+def test_a_wrong_command_line_is_said_in_one_line(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main.main(["--no-such-option"])
+        main.main(wrong)
     assert ended.value.code == Exit.USAGE
-    assert "vmaccord-guest: error:" in capsys.readouterr().err
+    line = failure(capsys)
+    assert wrong[0] in line
+    assert line.endswith("; see vmaccord-guest --help")
 
 
 def failure(capsys: pytest.CaptureFixture[str]) -> str:
@@ -109,9 +113,24 @@ def test_a_port_that_does_not_appear_is_said_with_what_to_do(
 def test_a_port_that_is_no_device_is_said_with_what_to_do(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = main.main([*arguments, "--port", str(tmp_path / "guest.conf")])
+    (tmp_path / "file").touch()
+    status = main.main([*arguments, "--port", str(tmp_path / "file")])
     assert status is Exit.PORT_UNUSABLE
     assert "name a virtio-serial port" in failure(capsys)
+
+
+def test_an_error_that_should_not_happen_is_one_sentence_that_says_where_and_no_secret(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise LookupError("open-sesame")
+
+    monkeypatch.setattr(Agent, "run", fail)
+    assert main.main([*arguments, "--log-level", "debug"]) is Exit.UNEXPECTED
+    line = failure(capsys)
+    assert "unexpected error, please report it: LookupError at main.py:" in line
+    assert re.search(r", test_main\.py:\d+$", line)
+    assert "sesame" not in line
 
 
 def test_signals_are_given_back(arguments: list[str]) -> None:
@@ -127,8 +146,7 @@ def test_log_lines_carry_the_time_only_on_a_terminal(terminal: bool, monkeypatch
     monkeypatch.setattr(logging, "basicConfig", lambda **named: asked.update(named))
     monkeypatch.setattr(sys, "stderr", type("Stderr", (), {"isatty": lambda _: terminal})())
     main._set_up_logging("debug")
-    assert asked["format"].endswith("vmaccord-guest: %(message)s")
-    assert asked["format"].startswith("%(asctime)s ") is terminal
+    assert asked["format"] == ("%(asctime)s " if terminal else "") + "%(levelname)s %(message)s"
     assert asked["level"] == "DEBUG"
 
 
@@ -146,8 +164,8 @@ def test_a_signal_stops_the_agent_in_this_process(arguments: list[str], pty: Pty
 # ---- A process on a pty ----
 
 
-def start_on(start_agent: Start, arguments: list[str], pty: Pty, *more: str) -> tuple[AgentProcess, Host]:
-    agent = start_agent(*arguments, "--port", pty.path, "--heartbeat", "0.2", *more)
+def start_on(start_agent: Start, pty: Pty, *more: str) -> tuple[AgentProcess, Host]:
+    agent = start_agent("--port", pty.path, "--heartbeat", "0.2", *more)
     return agent, Host(pty.master)
 
 
@@ -155,10 +173,8 @@ def in_use(version: Version) -> Callable[[Host], bool]:
     return lambda host: host.session.negotiation.agreed == host.session.negotiation.in_use == version
 
 
-def test_agent_and_host_agree_and_the_facts_of_that_version_arrive(
-    start_agent: Start, arguments: list[str], pty: Pty
-) -> None:
-    agent, host = start_on(start_agent, arguments, pty)
+def test_agent_and_host_agree_and_the_facts_of_that_version_arrive(start_agent: Start, pty: Pty) -> None:
+    agent, host = start_on(start_agent, pty)
     host.until(lambda host: host.names[:1] == ["session-startup"])
     host.connect()
     host.until(in_use(Version.V3))
@@ -169,12 +185,12 @@ def test_agent_and_host_agree_and_the_facts_of_that_version_arrive(
     assert heartbeat.memory_stat["mem_total"] > 0
     assert host.complaints == []
     assert agent.stop() == Exit.OK
-    assert "API 0 → 3 in use: the host says so" in agent.said
+    assert "INFO API 0 → 3 in use: the host says so\n" in agent.said
     assert "Traceback" not in agent.said
 
 
-def test_the_agent_follows_a_host_of_an_older_version(start_agent: Start, arguments: list[str], pty: Pty) -> None:
-    _, host = start_on(start_agent, arguments, pty)
+def test_the_agent_follows_a_host_of_an_older_version(start_agent: Start, pty: Pty) -> None:
+    _, host = start_on(start_agent, pty)
     host.connect()
     host.until(in_use(Version.V3))
     old = Host(pty.master, Version.V1)
@@ -185,8 +201,8 @@ def test_the_agent_follows_a_host_of_an_older_version(start_agent: Start, argume
     assert not {"os-info", "timezone", "containers"} & set(old.names)
 
 
-def test_an_agent_from_before_versions_sends_no_version(start_agent: Start, arguments: list[str], pty: Pty) -> None:
-    _, host = start_on(start_agent, arguments, pty, "--max-api-version", "none")
+def test_an_agent_from_before_versions_sends_no_version(start_agent: Start, pty: Pty) -> None:
+    _, host = start_on(start_agent, pty, "--max-api-version", "none")
     host.connect()
     host.until(lambda host: host.names.count("heartbeat") >= 3)
     assert all(
@@ -197,18 +213,16 @@ def test_an_agent_from_before_versions_sends_no_version(start_agent: Start, argu
     assert b"apiVersion" not in host.received
 
 
-def test_a_half_line_that_an_earlier_agent_left_costs_nothing_that_matters(
-    start_agent: Start, arguments: list[str], pty: Pty
-) -> None:
+def test_a_half_line_that_an_earlier_agent_left_costs_nothing_that_matters(start_agent: Start, pty: Pty) -> None:
     pty.leave_behind(b'{"__name__": "host-na')
-    _, host = start_on(start_agent, arguments, pty)
+    _, host = start_on(start_agent, pty)
     host.connect()
     host.until(in_use(Version.V3))
     assert host.session.counters.dropped == {"malformed": 1}
 
 
-def test_a_half_line_that_an_earlier_host_left_costs_nothing(start_agent: Start, arguments: list[str], pty: Pty) -> None:
-    agent, host = start_on(start_agent, arguments, pty)
+def test_a_half_line_that_an_earlier_host_left_costs_nothing(start_agent: Start, pty: Pty) -> None:
+    agent, host = start_on(start_agent, pty)
     host.until(lambda host: host.names)
     os.write(pty.master, b'{"__name__": "shutd')
     host.connect()
@@ -216,11 +230,11 @@ def test_a_half_line_that_an_earlier_host_left_costs_nothing(start_agent: Start,
     assert agent.alive
 
 
-def test_a_port_that_is_replaced_is_opened_again(start_agent: Start, arguments: list[str], tmp_path: Path, pty: Pty) -> None:
+def test_a_port_that_is_replaced_is_opened_again(start_agent: Start, tmp_path: Path, pty: Pty) -> None:
     link = tmp_path / "port"
     first = Pty()
     link.symlink_to(first.path)
-    agent = start_agent(*arguments, "--port", str(link), "--heartbeat", "0.2")
+    agent = start_agent("--port", str(link), "--heartbeat", "0.2")
     host = Host(first.master)
     host.connect()
     host.until(in_use(Version.V3))
@@ -235,10 +249,8 @@ def test_a_port_that_is_replaced_is_opened_again(start_agent: Start, arguments: 
     assert agent.stop() == Exit.OK
 
 
-def test_an_agent_whose_host_does_not_read_lives_on_and_is_heard_later(
-    start_agent: Start, arguments: list[str], pty: Pty
-) -> None:
-    agent, host = start_on(start_agent, arguments, pty)
+def test_an_agent_whose_host_does_not_read_lives_on_and_is_heard_later(start_agent: Start, pty: Pty) -> None:
+    agent, host = start_on(start_agent, pty)
     host.connect()
     host.until(in_use(Version.V3))
     echo = messages.Echo(more={"text": "x" * 1000})
@@ -257,10 +269,8 @@ def test_an_agent_whose_host_does_not_read_lives_on_and_is_heard_later(
     assert agent.stop(signal.SIGINT) == Exit.OK
 
 
-def test_commands_of_the_host_reach_the_log_without_their_arguments(
-    start_agent: Start, arguments: list[str], pty: Pty
-) -> None:
-    agent, host = start_on(start_agent, arguments, pty, "--log-level", "debug")
+def test_commands_of_the_host_reach_the_log_without_their_arguments(start_agent: Start, pty: Pty) -> None:
+    agent, host = start_on(start_agent, pty, "--log-level", "debug")
     host.connect()
     host.until(in_use(Version.V3))
     host.send(messages.Login(username="alice", password="open-sesame"))
@@ -271,8 +281,8 @@ def test_commands_of_the_host_reach_the_log_without_their_arguments(
     assert "sesame" not in agent.said
 
 
-def test_a_port_that_is_missing_ends_the_process_with_one_sentence(start_agent: Start, arguments: list[str]) -> None:
-    agent = start_agent(*arguments, "--port", "/nonexistent/port", "--port-timeout", "0.1")
+def test_a_port_that_is_missing_ends_the_process_with_one_sentence(start_agent: Start) -> None:
+    agent = start_agent("--port", "/nonexistent/port", "--port-timeout", "0.1")
     assert agent.status() == Exit.NO_PORT
     assert agent.said.splitlines()[-1].startswith("vmaccord-guest: no port exists of: /nonexistent/port; ")
     assert "Traceback" not in agent.said

@@ -101,15 +101,24 @@ def test_a_path_that_does_not_exist_is_missing(tmp_path: Path) -> None:
 
 def test_a_file_is_no_port(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(PortUnusable, match="no character device: name"):
+    with pytest.raises(PortUnusable, match="no character device; name"):
         ports.open_port(str(tmp_path / "file"))
 
 
 def test_a_character_device_that_can_not_be_watched_is_unusable_and_closed_again() -> None:
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(PortUnusable, match=f"/dev/null can't be opened: {os.strerror(errno.EPERM)}"):
+    with pytest.raises(PortUnusable, match=r"^/dev/null can't be waited for, it is no port; name a virtio-serial port"):
         ports.open_port("/dev/null")
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_port_that_the_machine_has_no_room_to_watch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(select, "epoll", refuse)
+    with pytest.raises(PortUnusable, match=os.strerror(errno.EMFILE)):
+        ports.open_port("/dev/null")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +128,7 @@ def test_a_character_device_that_can_not_be_watched_is_unusable_and_closed_again
         (errno.ENODEV, PortMissing),
         (errno.ENXIO, PortMissing),
         (errno.EACCES, PortUnusable),
+        (errno.EPERM, PortUnusable),
     ],
 )
 def test_why_a_device_can_not_be_opened_decides_what_happens_next(
