@@ -6,10 +6,11 @@ STAMP := $(VENV)/installed
 # tox looks for its Pythons on the path; those of pyenv need not be on it otherwise.
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
-.PHONY: help demo test lint explore clean
+.PHONY: help demo demo-vm test lint explore clean
 
 help:
 	@echo "make demo     install into $(VENV) and play the demonstration"
+	@echo "make demo-vm  play it on a real virtual machine, with live migrations"
 	@echo "make test     run the whole test suite, through tox, on every Python that is there"
 	@echo "make lint     check style and types"
 	@echo "make explore  explore the negotiation deeper than the test suite does (about ten minutes)"
@@ -18,8 +19,12 @@ help:
 demo: $(STAMP)
 	@$(VENV)/bin/vmaccord demo
 
+demo-vm: $(STAMP)
+	@$(VENV)/bin/vmaccord demo --vm
+
 test: $(STAMP)
-	@$(VENV)/bin/tox run $(TOXARGS)
+	@$(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner
+	@$(VENV)/bin/tox run -e vm
 
 lint: $(STAMP)
 	@$(VENV)/bin/tox run -e lint
@@ -36,5 +41,5 @@ $(STAMP): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || packaging/install-venv
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' 'tox>=4'
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,vm]' 'tox>=4'
 	@touch $@

@@ -74,7 +74,7 @@ class Channel(asyncio.BufferedProtocol):
             return
         self._closed = True
         worked = self._guest.heard
-        self._finish(str(error) if error else "the other side closed the channel")
+        self._finish(_reason(error) if error else "the other side closed the channel")
         self._lost(worked)
 
     def eof_received(self) -> None:
@@ -135,3 +135,7 @@ class Channel(asyncio.BufferedProtocol):
         if self._restraint is not None:
             self._restraint.cancel()
         self._guest.disconnected(why, self._loop.time())
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

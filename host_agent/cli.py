@@ -14,8 +14,8 @@ from typing import Optional
 
 import click
 
-from . import exits, paths, release, views
-from .client import Client
+from . import exits, release, views
+from .client import Client, find_control
 from .exits import Exit, Failure
 
 PROGRAM = "vmaccord"
@@ -54,6 +54,12 @@ def _print_version(context: click.Context, _option: click.Parameter, wanted: boo
         context.exit()
 
 
+def _refuse_nothing(_context: click.Context, _option: click.Parameter, path: Optional[str]) -> Optional[str]:
+    if path == "":
+        raise click.UsageError("--control names no path; name the daemon's control socket, or leave it out for the default.")
+    return path
+
+
 # click would fill the lines of a paragraph without the \b.
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}, epilog="\b\n" + exits.epilog())
 @click.option(
@@ -63,24 +69,27 @@ def _print_version(context: click.Context, _option: click.Parameter, wanted: boo
     "--control",
     metavar="PATH",
     envvar="VMACCORD_CONTROL",
-    default=paths.default_control,
+    callback=_refuse_nothing,
     help="Control socket of the daemon (default: where a daemon of this user has it).",
     show_envvar=True,
 )
 @click.pass_context
-def program(context: click.Context, control: str) -> None:
+def program(context: click.Context, control: Optional[str]) -> None:
     """See which API version the guests of this host have agreed on, and what they say of themselves."""
-    context.obj = Client(control)
+    context.obj = control
 
 
 @program.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of all that is known of each guest.")
 @click.pass_obj
-def list_guests(client: Client, as_json: bool) -> None:
+def list_guests(control: Optional[str], as_json: bool) -> None:
     """List the guests of this host."""
+    client = _client(control)
     guests = client.guests()
     if as_json:
         _print_json(guests)
+    elif not guests:
+        print(views.nobody(client.host()), file=sys.stderr)
     elif sys.stdout.isatty():
         _print_table(views.overview(guests))
     else:
@@ -91,9 +100,9 @@ def list_guests(client: Client, as_json: bool) -> None:
 @click.argument("guest")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.pass_obj
-def show(client: Client, guest: str, as_json: bool) -> None:
+def show(control: Optional[str], guest: str, as_json: bool) -> None:
     """Show all that is known of one guest."""
-    description = client.guest(guest)
+    description = _client(control).guest(guest)
     if as_json:
         _print_json(description)
     else:
@@ -101,11 +110,23 @@ def show(client: Client, guest: str, as_json: bool) -> None:
 
 
 @program.command()
-def demo() -> int:
+@click.option("--vm", "on_vm", is_flag=True, help="Play it on a real VM that migrates live; needs QEMU and a checkout.")
+def demo(on_vm: bool) -> int:
     """Play a demonstration with simulated guests; needs no daemon and no VM."""
-    from . import demo as play  # only this command pays for it
+    # Only this command pays for what it imports.
+    if not on_vm:
+        from . import demo as emulated
 
-    return play.play()
+        return emulated.play()
+    try:
+        from .demo import virtual
+    except ModuleNotFoundError as missing:
+        raise Failure(f"the demonstration on a VM needs {missing.name}: pip install 'vmaccord[vm]'") from None
+    return virtual.play()
+
+
+def _client(control: Optional[str]) -> Client:
+    return Client(find_control() if control is None else control)
 
 
 def _print_json(value: object) -> None:

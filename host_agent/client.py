@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+import stat
 import urllib.parse
 from typing import Any
 
+from . import paths
 from .exits import Exit, Failure
 from .text import printable
 
@@ -35,6 +38,18 @@ class NoSuchGuest(ClientError):
 
 class UnexpectedAnswer(ClientError):
     """Something answers on the control socket, but not as the daemon does."""
+
+
+def find_control() -> str:
+    """The control socket of the daemon of this user, in whatever environment that was started.
+
+    :raises DaemonUnreachable: there is none at any place where it is by default.
+    """
+    places = paths.control_places()
+    for place in places:
+        if _is_own_socket(place):
+            return place
+    raise DaemonUnreachable(_no_daemon(" or ".join(map(printable, places))))
 
 
 class Client:
@@ -107,7 +122,7 @@ class Client:
         if isinstance(error, (socket.timeout, BlockingIOError)):
             return f"{where}: the daemon does not answer; look at its log"
         reason = error.strerror or str(error)
-        return f"no daemon at {where} ({reason}): start vmaccord-host, or name its control socket with --control"
+        return _no_daemon(f"{where} ({reason})")
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -121,6 +136,19 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def _is_own_socket(path: str) -> bool:
+    """Whether a socket of this user is at *path*: anybody could have made another one where all may write."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _no_daemon(where: str) -> str:
+    return f"no daemon at {where}: start vmaccord-host, or name its control socket with --control"
 
 
 def _no_such_guest(name: str) -> NoSuchGuest:

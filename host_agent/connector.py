@@ -1,22 +1,30 @@
 """Keeps one guest connected: attempts, the waits between them, and when to stop waiting.
 
 A socket that refuses, and one that accepts and closes at once, are tried again less and less often; a message that was
-heard, or news from discovery, starts the waits from the beginning. Why attempts fail is said once, until one succeeds.
+heard, or news from discovery, starts the waits from the beginning. The first waits are short, and the first failures are
+not told: a socket is found before its hypervisor listens on it. Why attempts fail is then said once, until one succeeds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import grp
+import os
+import pwd
 import random
 import socket
+import stat
 from typing import Callable, Optional
 
 from .channel import Channel
 from .guest import Guest
 
 #: The first wait, and the longest, in seconds. Each is twice the one before.
-FIRST_WAIT = 0.1
+FIRST_WAIT = 0.01
 LONGEST_WAIT = 10.0
+
+#: That many attempts must fail before it is told; their waits add up to a tenth of a second and more.
+TOLERATED = 5
 
 #: A wait is shortened by up to this share of it, so that guests of one host do not move in step.
 JITTER = 0.25
@@ -53,7 +61,7 @@ class Connector:
         self._channel: Optional[Channel] = None
         self._opening: Optional[asyncio.Task[None]] = None
         self._retry: Optional[asyncio.TimerHandle] = None
-        self._complained = False
+        self._failures = 0
 
     def aim(self, path: str) -> None:
         """The port is at *path*, perhaps a fresh one: connect, and at once if not connected to it yet."""
@@ -61,7 +69,7 @@ class Connector:
             self._let_go("its port is at another place now")
         self._path = path
         self._backoff.reset()
-        self._complained = False
+        self._failures = 0
         self._guest.found(path, self._loop.time())
         if self._channel is None:
             self._attempt()
@@ -96,16 +104,16 @@ class Connector:
         await self._loop.create_unix_connection(lambda: channel, sock=connection)
 
     def _failed(self, error: OSError) -> None:
-        if not self._complained:
-            self._complained = True
-            self._guest.unreachable(_reason(error), self._loop.time())
+        self._failures += 1
+        if self._failures == TOLERATED:
+            self._guest.unreachable(_reason(error, self._path or ""), self._loop.time())
         self._retry_later()
 
     def _lost(self, worked: bool) -> None:
         self._channel = None
         if worked:
             self._backoff.reset()
-            self._complained = False
+            self._failures = 0
         self._retry_later()
 
     def _retry_later(self) -> None:
@@ -124,7 +132,19 @@ class Connector:
             self._retry = None
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError, path: str) -> str:
     if isinstance(error, BlockingIOError):
         return "its queue is full, another program is connected"
-    return error.strerror or str(error)
+    reason = error.strerror or str(error)
+    if isinstance(error, PermissionError):
+        return f"{reason}, run as a user that may connect to it{_permissions(path)}"
+    return reason
+
+
+def _permissions(path: str) -> str:
+    try:
+        status = os.stat(path)
+        owner, group = pwd.getpwuid(status.st_uid).pw_name, grp.getgrgid(status.st_gid).gr_name
+    except (OSError, KeyError):
+        return ""
+    return f" (owner {owner}, group {group}, mode {stat.S_IMODE(status.st_mode):04o})"

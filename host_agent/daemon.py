@@ -59,6 +59,7 @@ class Daemon:
             await self._serve(listener)
         finally:
             listener.close()
+        _log.info("stopped")
 
     def stop(self) -> None:
         """End ``run``."""
@@ -107,7 +108,6 @@ class Daemon:
             self._loop.remove_signal_handler(each)
         # Sockets that were let go are closed when the loop comes to it.
         await asyncio.sleep(0)
-        _log.info("stopped")
 
     def _stop_by_signal(self) -> None:
         _log.info("stopping")
@@ -137,7 +137,7 @@ class Daemon:
             self._host_id,
             silence_limit=self._configuration.unresponsive_after,
         )
-        return Guest(name, session, self._loop.time(), self._keep)
+        return Guest(name, session, self._loop.time(), self._keep, self._loop.call_at)
 
     def _keep(self, guest: str, name: str, fact: Fact) -> None:
         if self._keeper is not None:

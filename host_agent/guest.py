@@ -16,7 +16,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from common import events, messages
 from common.session import HostSession
 
-from .journal import Journal
+from .journal import CallAt, Journal
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -50,10 +50,16 @@ class Guest:
 
     :param session: its half of the protocol; who drives it hands its events to ``absorb``.
     :param fact_changed: called with this name, the fact's name and the fact whenever one came in.
+    :param call_at: see ``Journal``.
     """
 
     def __init__(
-        self, name: str, session: HostSession, now: float, fact_changed: Optional[Callable[[str, str, Fact], None]] = None
+        self,
+        name: str,
+        session: HostSession,
+        now: float,
+        fact_changed: Optional[Callable[[str, str, Fact], None]] = None,
+        call_at: Optional[CallAt] = None,
     ) -> None:
         self.name = name
         self.session = session
@@ -65,7 +71,7 @@ class Guest:
         self._last_reason: Optional[str] = None
         self._last_change_at: Optional[float] = None
         self._fact_changed = fact_changed
-        self._journal = Journal(name)
+        self._journal = Journal(name, call_at)
         self._futile = False
 
     # ---- What becomes of its channel ----
@@ -83,7 +89,7 @@ class Guest:
         self._enter(State.ABSENT, now)
 
     def unreachable(self, why: str, now: float) -> None:
-        """An attempt to connect failed; only the first in a row is to be told."""
+        """Attempts to connect keep failing; to be told once for all in a row."""
         self._journal.say("unreachable", f"can't connect to {self.path}: {why}; trying again", now, logging.WARNING)
 
     def connected(self, now: float) -> None:
@@ -140,7 +146,8 @@ class Guest:
             self._fact_changed(self.name, event.name, fact)
 
     def _note_version(self, event: events.VersionChanged, now: float) -> None:
-        self._changes += 1
+        if event.old != event.new:
+            self._changes += 1
         self._last_reason = event.why
         self._last_change_at = now
         self._journal.say("version", f"agreed {event.old} → {event.new}: {event.why}", now)

@@ -1,13 +1,15 @@
 """The log lines of one guest: each begins with its name, and a guest can't cause more than a few of them.
 
 Lines are counted by a *topic*, so that a flood of one kind hides no other. Topics come from our own code, never from a
-guest: their number is bounded. Time is passed in.
+guest: their number is bounded. The latest of the lines that were held back is said in the end, so that the last line on a
+topic is always true. Time is passed in.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import Callable, Optional
 
 from .text import printable
 
@@ -16,38 +18,61 @@ _log = logging.getLogger(__name__)
 #: At most this many lines of a topic …
 BURST = 10
 
-#: … in this many seconds.
+#: … in this many seconds, and one more at their end.
 PERIOD = 60.0
+
+#: Calls a function at an instant of the clock from which time is passed in, as an event loop does.
+CallAt = Callable[[float, Callable[[], None]], object]
 
 
 @dataclasses.dataclass
 class _Window:
     ends_at: float
     said: int = 0
-    swallowed: int = 0
+    held_back: int = 0
+    latest: str = ""
+    level: int = logging.INFO
 
 
 class Journal:
-    """Says what happens to the guest *name*."""
+    """Says what happens to the guest *name*.
 
-    def __init__(self, name: str) -> None:
+    :param call_at: without it, what was held back is said no sooner than the next line of its topic.
+    """
+
+    def __init__(self, name: str, call_at: Optional[CallAt] = None) -> None:
         self._name = name
+        self._call_at = call_at
         self._windows: dict[str, _Window] = {}
 
     def say(self, topic: str, text: str, now: float, level: int = logging.INFO) -> None:
-        """Log *text*, unless too much was said on this topic already."""
+        """Log *text*, or hold it back where too much was said on this topic already."""
         window = self._window(topic, now)
-        if window.said >= BURST:
-            window.swallowed += 1
-            return
-        window.said += 1
-        more = f" ({window.swallowed} more lines like this were not logged)" if window.swallowed else ""
-        window.swallowed = 0
-        _log.log(level, "%s: %s%s", printable(self._name), printable(text), more)
+        if window.said < BURST:
+            window.said += 1
+            self._log(text, level)
+        else:
+            self._hold_back(window, text, level)
 
     def _window(self, topic: str, now: float) -> _Window:
-        window = self._windows.setdefault(topic, _Window(now + PERIOD))
-        if now >= window.ends_at:
-            window.ends_at = now + PERIOD
-            window.said = 0
+        window = self._windows.get(topic)
+        if window is not None and now < window.ends_at:
+            return window
+        if window is not None:
+            self._close(window)
+        window = self._windows[topic] = _Window(now + PERIOD)
         return window
+
+    def _hold_back(self, window: _Window, text: str, level: int) -> None:
+        if not window.held_back and self._call_at is not None:
+            self._call_at(window.ends_at, lambda: self._close(window))
+        window.held_back += 1
+        window.latest, window.level = text, level
+
+    def _close(self, window: _Window) -> None:
+        if window.held_back:
+            self._log(f"{window.latest} (the latest of {window.held_back} lines that were held back)", window.level)
+            window.held_back = 0
+
+    def _log(self, text: str, level: int) -> None:
+        _log.log(level, "%s: %s", printable(self._name), printable(text))

@@ -74,7 +74,9 @@ def _version() -> str:
 
 
 def _set_up_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    """One line per event on stderr; the journal has a clock of its own."""
+    when = "%(asctime)s " if sys.stderr.isatty() else ""
+    logging.basicConfig(level=level.upper(), stream=sys.stderr, format=f"{when}%(levelname)s %(message)s")
     # What the libraries say at debug level is about themselves.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)

@@ -6,12 +6,20 @@ import os
 
 
 def default_control() -> str:
-    """Where the control socket of a daemon of this user is, unless it was told otherwise."""
-    if os.geteuid() == 0:
-        return "/run/vmaccord/control.sock"
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        return os.path.join(runtime, "vmaccord", "control.sock")
-    import tempfile  # slow to import, and rarely needed
+    """Where the control socket of a daemon of this user is made, unless it was told otherwise."""
+    places = control_places()
+    return places[0] if os.environ.get("XDG_RUNTIME_DIR") else places[-1]
 
-    return os.path.join(tempfile.gettempdir(), f"vmaccord-{os.geteuid()}", "control.sock")
+
+def control_places() -> tuple[str, ...]:
+    """Every place where a daemon of this user may have it by default: that depends on the environment it was started in."""
+    user = os.geteuid()
+    if user == 0:
+        return ("/run/vmaccord/control.sock",)
+    import tempfile  # slow to import, and root does without
+
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}"
+    return (
+        os.path.join(runtime, "vmaccord", "control.sock"),
+        os.path.join(tempfile.gettempdir(), f"vmaccord-{user}", "control.sock"),
+    )

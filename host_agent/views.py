@@ -28,10 +28,15 @@ def overview(guests: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
             _version(guest["api"]["advertised"]),
             _version(guest["api"]["in_use"]),
             _ago(guest["heard_s"]),
-            _last_change(guest["api"]),
+            _last_change(guest["api"], sentence=False),
         )
         for guest in guests
     ]
+
+
+def nobody(host: dict[str, Any]) -> str:
+    """The line in place of an empty list; *host* is the daemon."""
+    return f"no guests found in {', '.join(map(printable, host['directories']))}"
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> str:
@@ -63,7 +68,7 @@ def details(guest: dict[str, Any]) -> str:
                 ("the guest supports up to", _version(api["advertised"])),
                 ("this host supports up to", _version(api["supported"])),
                 ("changes", str(api["changes"])),
-                ("last change", _last_change(api)),
+                ("last change", _last_change(api, sentence=True)),
             ]
         ),
         "",
@@ -120,10 +125,11 @@ def _version(value: Optional[int]) -> str:
     return str(value) if value <= _VERSION_LIMIT else f">{_VERSION_LIMIT}"
 
 
-def _last_change(api: dict[str, Any]) -> str:
-    if api["last_reason"] is None:
+def _last_change(api: dict[str, Any], sentence: bool) -> str:
+    reason: Optional[str] = api["last_reason"]
+    if reason is None:
         return UNKNOWN
-    return f"{_ago(api['last_change_s'])}: {printable(api['last_reason'])}"
+    return f"{_ago(api['last_change_s'])}: {printable(reason if sentence else reason.split(':')[0])}"
 
 
 def _ago(seconds: Optional[float]) -> str:

@@ -1,7 +1,8 @@
 """``vmaccord demo``: the main job, played with the shipped programs in a few seconds; no VM, no root.
 
 Three host daemons (of API 3, of API 1, and one from before versions) and one guest agent run as processes. The VM's port
-is emulated and watched. Each scenario says what must be agreed afterwards; the demo fails when it is not.
+is emulated and watched, or (``--vm``) the VM is a real one that migrates live between real QEMUs. Each scenario says what
+must be agreed afterwards; the demo fails when it is not.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import dataclasses
 import pathlib
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from typing import Callable, Optional
+from typing import Callable, Optional, Protocol
 
 from host_agent.exits import Exit
 
 from . import stage
 from .timeline import Timeline
+
+#: A scenario that has not come to agreement after so many seconds has failed.
+PATIENCE = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +56,25 @@ class Outcome:
         return f"FAILED, expected {self.scenario.expected}"
 
 
+class Witness(Protocol):
+    """Who sees what the guest uses, tells what happens, and measures how long it takes."""
+
+    def note(self, text: str) -> None:
+        """Say what the demo does."""
+
+    def begin(self) -> None:
+        """A scenario begins: what was before does not count."""
+
+    def catch_up(self) -> None:
+        """Tell what has happened by now."""
+
+    def used(self) -> Optional[int]:
+        """The version that the guest said last, in this scenario, it uses."""
+
+    def took(self, expected: int) -> Optional[float]:
+        """Seconds from when both sides were there until the guest used *expected*; None: it has not."""
+
+
 def _first_contact(theatre: stage.Stage) -> None:
     theatre.start_agent("1")
     theatre.move_vm("host-a")
@@ -67,25 +91,24 @@ SCENARIOS = (
 )
 
 
-#: A scenario that has not come to agreement after so many seconds has failed.
-PATIENCE = 10.0
-
-
 def play(scenarios: Sequence[Scenario] = SCENARIOS, patience: float = PATIENCE) -> int:
-    """Play *scenarios*, print the timeline and the table, and return the exit status.
+    """Play *scenarios* on the emulated port, print the timeline and the table, and return the exit status.
 
     :param patience: seconds within which each must come to agreement.
     """
-    timeline = Timeline(lambda at, text: print(f"{at:7.3f} s  {text}", flush=True))
+    timeline = Timeline(teller())
+    with tempfile.TemporaryDirectory(prefix="vmaccord-demo-") as root:
+        return play_on(stage.EmulatedStage(pathlib.Path(root), timeline.watch), timeline, scenarios, patience)
+
+
+def play_on(theatre: stage.Stage, witness: Witness, scenarios: Sequence[Scenario], patience: float) -> int:
+    """Play *scenarios* on any stage; see ``play``."""
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="vmaccord-demo-") as root,
-            stage.Stage(pathlib.Path(root), timeline.watch) as theatre,
-        ):
-            timeline.note("three host daemons start: host-a (API 3), host-b (API 1), host-c (no versions)")
+        with theatre:
+            witness.note("three host daemons start: host-a (API 3), host-b (API 1), host-c (no versions)")
             for host in theatre.hosts.values():
                 host.start()
-            outcomes = [_play(scenario, theatre, timeline, patience) for scenario in scenarios]
+            outcomes = [_play(scenario, theatre, witness, patience) for scenario in scenarios]
             said = theatre.said()
     except stage.StageError as error:
         print(f"vmaccord: the demo failed: {error}", file=sys.stderr)
@@ -99,30 +122,36 @@ def play(scenarios: Sequence[Scenario] = SCENARIOS, patience: float = PATIENCE) 
     return Exit.DEMO_FAILED
 
 
-def _play(scenario: Scenario, theatre: stage.Stage, timeline: Timeline, patience: float) -> Outcome:
-    timeline.begin()
-    timeline.note(scenario.name)
-    scenario.play(theatre)
-
-    expected = (scenario.expected, scenario.expected)
-
-    def agreed() -> bool:
-        timeline.catch_up()
-        return timeline.took(scenario.expected) is not None and _seen_by_host(theatre) == expected
-
-    with contextlib.suppress(stage.StageError):
-        stage.wait_for(scenario.name, agreed, theatre.said, patience)
-    agreed_by_host, _ = _seen_by_host(theatre)
-    outcome = Outcome(scenario, agreed_by_host, timeline.used(), timeline.took(scenario.expected))
-    timeline.note(f"  => agreed {outcome.agreed}, in use {outcome.in_use}")
-    return outcome
+def teller() -> Callable[[float, str], None]:
+    """Prints lines of the timeline: the monotonic time at which something happened, and what."""
+    began = time.monotonic()
+    return lambda at, text: print(f"{at - began:7.3f} s  {text}", flush=True)
 
 
-def _seen_by_host(theatre: stage.Stage) -> tuple[Optional[int], Optional[int]]:
+def seen_by_host(theatre: stage.Stage) -> tuple[Optional[int], Optional[int]]:
+    """What the VM's host says: agreed, and in use."""
     guest = theatre.host.guest()
     if guest is None:
         return None, None
     return guest["api"]["agreed"], guest["api"]["in_use"]
+
+
+def _play(scenario: Scenario, theatre: stage.Stage, witness: Witness, patience: float) -> Outcome:
+    witness.begin()
+    witness.note(scenario.name)
+    scenario.play(theatre)
+    expected = (scenario.expected, scenario.expected)
+
+    def agreed() -> bool:
+        witness.catch_up()
+        return witness.took(scenario.expected) is not None and seen_by_host(theatre) == expected
+
+    with contextlib.suppress(stage.StageError):
+        stage.wait_for(scenario.name, agreed, theatre.said, patience)
+    agreed_by_host, _ = seen_by_host(theatre)
+    outcome = Outcome(scenario, agreed_by_host, witness.used(), witness.took(scenario.expected))
+    witness.note(f"  => agreed {outcome.agreed}, in use {outcome.in_use}")
+    return outcome
 
 
 def _shown(version: Optional[int]) -> str:

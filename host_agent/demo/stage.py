@@ -1,7 +1,8 @@
-"""The demo's machinery: the shipped daemons as processes, one VM's emulated port, and waiting for what must happen."""
+"""The demo's machinery: the shipped programs as processes, hosts and the VM that moves between them, and waiting."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import pathlib
@@ -76,45 +77,38 @@ class Host:
         return False
 
 
-class Stage:
-    """All hosts, the VM and its agent. Use as a context manager; leaving it stops everything."""
+class Stage(abc.ABC):
+    """Three hosts, one VM and its agent. Use as a context manager; leaving it stops everything."""
 
-    def __init__(self, root: pathlib.Path, watcher: emulator.Watcher) -> None:
+    def __init__(self, root: pathlib.Path) -> None:
         self.hosts = {
             "host-a": Host(root, "host-a", "3"),
             "host-b": Host(root, "host-b", "1"),
             "host-c": Host(root, "host-c", "none"),
         }
+        #: The host on which the VM runs.
         self.host = self.hosts["host-a"]
-        self._port = emulator.EmulatedPort(watcher)
-        self._agent = Process(root / "agent.log")
-        self._domain_id = 0
 
     def __enter__(self) -> Stage:
-        self._port.__enter__()
         return self
 
     def __exit__(
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        self._agent.stop()
         for host in self.hosts.values():
             host.stop()
-        self._port.__exit__(kind, error, trace)
 
+    @abc.abstractmethod
     def start_agent(self, maximum: str) -> None:
         """Start the guest agent, or replace it by one of another release."""
-        self._agent.stop()
-        self._agent.start(
-            "guest_agent.main", *NO_CONFIGURATION, "--port", self._port.guest_path, "--max-api-version", maximum
-        )
 
+    @abc.abstractmethod
     def move_vm(self, name: str) -> None:
         """Let the VM run on the host *name*; its agent is not told."""
-        self._port.unplug()
-        self._domain_id += 1
-        self.host = self.hosts[name]
-        self._port.plug(self.host.vms / f"domain-{self._domain_id}-{VM}")
+
+    @abc.abstractmethod
+    def agent_said(self) -> str:
+        """The agent's last log lines."""
 
     def restart_host(self) -> None:
         """Restart the daemon of the host on which the VM runs."""
@@ -123,8 +117,46 @@ class Stage:
 
     def said(self) -> str:
         """The last log lines of everybody."""
-        logs = [("agent", self._agent.said()), *((host.name, host.said()) for host in self.hosts.values())]
+        logs = [("agent", self.agent_said()), *((host.name, host.said()) for host in self.hosts.values())]
         return "\n".join(f"--- {name}\n{text}" for name, text in logs)
+
+
+class EmulatedStage(Stage):
+    """The VM is nothing but its port, which is emulated and watched; its agent runs on this machine."""
+
+    def __init__(self, root: pathlib.Path, watcher: emulator.Watcher) -> None:
+        super().__init__(root)
+        self._port = emulator.EmulatedPort(watcher)
+        self._agent = Process(root / "agent.log")
+        self._domain_id = 0
+
+    def __enter__(self) -> EmulatedStage:
+        self._port.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self._agent.stop()
+        super().__exit__(kind, error, trace)
+        self._port.__exit__(kind, error, trace)
+
+    def start_agent(self, maximum: str) -> None:
+        """Start the guest agent, or replace it by one of another release."""
+        self._agent.stop()
+        port = ("--port", self._port.guest_path)
+        self._agent.start("guest_agent.main", *NO_CONFIGURATION, *port, "--max-api-version", maximum)
+
+    def move_vm(self, name: str) -> None:
+        """Let the VM run on the host *name*; its agent is not told."""
+        self._port.unplug()
+        self._domain_id += 1
+        self.host = self.hosts[name]
+        self._port.plug(self.host.vms / f"domain-{self._domain_id}-{VM}")
+
+    def agent_said(self) -> str:
+        """The agent's last log lines."""
+        return self._agent.said()
 
 
 class Process:

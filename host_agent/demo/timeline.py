@@ -26,11 +26,13 @@ class Happening:
 
 
 class Timeline:
-    """Collects what the port shows, and tells it."""
+    """Collects what the port shows, and tells it.
+
+    :param tell: called with the monotonic time at which something happened, and what.
+    """
 
     def __init__(self, tell: Callable[[float, str], None]) -> None:
         self._tell = tell
-        self._began = time.monotonic()
         self._queue: queue.SimpleQueue[Happening] = queue.SimpleQueue()
         self._facts = 0
         self._since: list[Happening] = []
@@ -46,7 +48,7 @@ class Timeline:
     def note(self, text: str) -> None:
         """Say what the demo does."""
         self.catch_up()
-        self._tell(time.monotonic() - self._began, text)
+        self._tell(time.monotonic(), text)
 
     def begin(self) -> None:
         """A scenario begins: what was before does not count."""
@@ -84,9 +86,9 @@ class Timeline:
             self._facts += 1
             return
         if self._facts:
-            self._tell(happening.at - self._began, f"  {emulator.TO_HOST}  facts and notices: {self._facts}")
+            self._tell(happening.at, f"  {emulator.TO_HOST}  facts and notices: {self._facts}")
             self._facts = 0
-        self._tell(happening.at - self._began, text)
+        self._tell(happening.at, text)
 
 
 def _text(happening: Happening) -> Optional[str]:

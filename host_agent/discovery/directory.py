@@ -4,6 +4,9 @@ Changes are noticed through inotify, at once and without polling. An inotify eve
 what the file system shows then, so nothing depends on the order, the number or the loss of events. The order that leaves no
 gap is: watch first, then look.
 
+Symbolic links in a directory and its sub-directories are not followed: whoever may write to that of one VM could lead to
+the socket of another. What looks like a port or a VM's directory and is none is warned of once.
+
 A directory that does not exist yet is waited for at its nearest existing ancestor, and every ancestor is watched for being
 moved or removed: a directory below it would not notice.
 """
@@ -38,6 +41,9 @@ _SELF = Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR
 _FOLLOWED = _ENTRIES | _SELF
 _VM = _ENTRIES | Mask.DONT_FOLLOW
 _ANCESTOR = _SELF | Mask.CREATE | Mask.MOVED_TO | Mask.ATTRIB
+
+#: What may be where a socket should be, for people.
+_KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFREG: "a regular file", stat.S_IFDIR: "a directory"}
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -149,7 +155,8 @@ class _Directory:
         self._ports: dict[str, _Port] = {}
         #: The sub-directory of each watch descriptor.
         self._names: dict[int, str] = {}
-        self._warned: set[str] = set()
+        #: Paths of which something was said already.
+        self._told: set[str] = set()
 
     def open(self) -> None:
         try:
@@ -197,7 +204,9 @@ class _Directory:
         self._ancestors = list(self._walk())
         self._own = self._watch(self._path, _FOLLOWED)
         if self._own is None:
-            self._warn_if_blind()
+            self._say_missing()
+        else:
+            self._told.discard(self._path)
         held = self._held()
         for descriptor, watch in before.items():
             if descriptor not in held:
@@ -216,10 +225,17 @@ class _Directory:
             if watch is not None:
                 yield _Ancestor(str(ancestor), below.name, watch)
 
-    def _warn_if_blind(self) -> None:
-        nearest = next(str(each) for each in PurePosixPath(self._path, "-").parents if os.path.isdir(each))
+    def _say_missing(self) -> None:
+        if os.path.isdir(self._path):
+            # Why it can't be watched has been said, or it was made a moment ago.
+            return
+        nearest = next(str(each) for each in PurePosixPath(self._path).parents if os.path.isdir(each))
         if nearest not in [ancestor.path for ancestor in self._ancestors]:
             self._warn_once(self._path, f"can't be waited for: this user may not read {nearest}; start as another user")
+        elif not os.path.lexists(self._path):
+            self._say_once(self._path, "does not exist yet: waiting for it", logging.INFO)
+        else:
+            self._warn_once(self._path, "is no directory: waiting for one in its place")
 
     def _look_at_all(self) -> None:
         for name in sorted({*self._entries(), *self._watches, *self._ports}):
@@ -240,8 +256,11 @@ class _Directory:
     def _look_at(self, name: str) -> None:
         """Bring what is known of the sub-directory *name* up to date."""
         path = os.path.join(self._path, name)
-        if not self._is_directory(path):
-            self._forget(name)
+        mode = self._mode(path)
+        if not stat.S_ISDIR(mode):
+            self._forget(name, is_gone=not mode)
+            if stat.S_ISLNK(mode) and os.path.isdir(path):
+                self._warn_once(path, "is a symbolic link to a directory: ignored; make the VM's directory itself here")
             return
         guest = guest_name(self._path, name)
         if guest is None:
@@ -251,16 +270,19 @@ class _Directory:
         self._keep_watch(name, watch)
         self._keep_port(name, self._find_port(path, guest) if watch is not None else None)
 
-    def _is_directory(self, path: str) -> bool:
+    def _mode(self, path: str) -> int:
+        """Type and permissions of what is at *path*; 0 where nothing is."""
         try:
-            return self._own is not None and stat.S_ISDIR(os.lstat(path).st_mode)
+            return os.lstat(path).st_mode if self._own is not None else 0
         except OSError:
-            return False
+            return 0
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, name: str, is_gone: bool) -> None:
         self._keep_watch(name, None)
         self._keep_port(name, None)
-        self._warned.discard(os.path.join(self._path, name))
+        if is_gone:
+            path = os.path.join(self._path, name)
+            self._told.difference_update((path, *(os.path.join(path, port) for port in PORTS)))
 
     def _keep_watch(self, name: str, watch: Optional[asyncinotify.Watch]) -> None:
         """Make *watch* the only one of the sub-directory *name*. After renames it can be one that another name had."""
@@ -293,6 +315,8 @@ class _Directory:
             if stat.S_ISSOCK(status.st_mode):
                 stamp = Stamp(status.st_mtime_ns, (status.st_dev, status.st_ino), status.st_ctime_ns)
                 return _Port(guest, candidate, stamp)
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+            self._warn_once(candidate, f"is {kind}, no socket: ignored; remove it")
         return None
 
     # ---- Watches and warnings ----
@@ -323,6 +347,9 @@ class _Directory:
             self._warn_once(path, f"{error.strerror}: guests there can't be found until this user may read it")
 
     def _warn_once(self, path: str, text: str) -> None:
-        if path not in self._warned:
-            self._warned.add(path)
-            _log.warning("%s: %s", printable(path or self._path), printable(text))
+        self._say_once(path, text, logging.WARNING)
+
+    def _say_once(self, path: str, text: str, level: int) -> None:
+        if path not in self._told:
+            self._told.add(path)
+            _log.log(level, "%s: %s", printable(path or self._path), printable(text))

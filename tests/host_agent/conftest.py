@@ -52,7 +52,7 @@ def start_daemon(place: Path) -> Iterator[Callable[..., DaemonProcess]]:
     started: list[DaemonProcess] = []
 
     def start(*arguments: str) -> DaemonProcess:
-        usual = ("--directory", str(place / "ports"), "--control", str(place / "control.sock"))
+        usual = ("--config", os.devnull, "--directory", str(place / "ports"), "--control", str(place / "control.sock"))
         started.append(DaemonProcess(place, *usual, *arguments))
         return started[-1]
 

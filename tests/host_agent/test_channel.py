@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -115,16 +116,26 @@ def test_a_connection_that_ends_is_reported_with_whether_it_carried_anything(hea
     run(scenario())
 
 
-def test_a_connection_that_breaks_is_reported_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "Broken pipe"),
+        (ConnectionResetError("no number"), "no number"),
+        (RuntimeError("no error of the system"), "no error of the system"),
+    ],
+)
+def test_a_connection_that_breaks_is_reported_with_the_reason(
+    caplog: pytest.LogCaptureFixture, error: Exception, reason: str
+) -> None:
     async def scenario() -> None:
         caplog.set_level("INFO")
         async with Line().open() as line:
-            line.channel.connection_lost(ConnectionResetError("Connection reset by peer"))
+            line.channel.connection_lost(error)
             assert line.lost == [False]
             line.transport.abort()
 
     run(scenario())
-    assert caplog.messages[-1] == "web-1: disconnected: Connection reset by peer"
+    assert caplog.messages[-1] == f"web-1: disconnected: {reason}"
 
 
 def test_a_connection_closed_from_this_side_is_not_reported_as_lost() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import host_agent
-from host_agent import cli, paths
+from host_agent import cli
 from host_agent.client import Client, NoSuchGuest
 from host_agent.exits import Exit
 
@@ -32,6 +32,9 @@ class KnownGuests:
     def __init__(self, *names: str) -> None:
         self.described = [make_guest(name).describe(0.0) for name in names]
 
+    def host(self) -> dict[str, Any]:
+        return {"directories": ["/a", "/b\x1b"]}
+
     def guests(self) -> list[dict[str, Any]]:
         return self.described
 
@@ -40,6 +43,12 @@ class KnownGuests:
             if each["name"] == name:
                 return each
         raise NoSuchGuest(f"no guest is called {name!r}: 'vmaccord list' shows all")
+
+
+@pytest.fixture(autouse=True)
+def somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine is asked."""
+    monkeypatch.setenv("VMACCORD_CONTROL", "/nonexistent/control.sock")
 
 
 @pytest.fixture
@@ -66,6 +75,16 @@ def test_guests_are_listed_as_json(known: KnownGuests, capsys: pytest.CaptureFix
     assert "\x1b" not in out
 
 
+def test_no_guests_are_a_sentence_that_says_where_they_would_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "Client", lambda control: KnownGuests())
+    assert cli.main(["list"]) == Exit.OK
+    assert capsys.readouterr() == ("", "no guests found in /a, /b\\x1b\n")
+    assert cli.main(["list", "--json"]) == Exit.OK
+    assert capsys.readouterr() == ("[]\n", "")
+
+
 def test_one_guest_is_shown(known: KnownGuests, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", "web-1"]) == Exit.OK
     assert capsys.readouterr().out.startswith("web-1\n\nChannel\n  state  absent for 0 s\n")
@@ -90,7 +109,9 @@ def test_a_daemon_that_does_not_run_is_one_sentence(place: Path, capsys: pytest.
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["lisst"], ["show"], ["list", "--yaml"], ["list", "x"], ["--control"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["lisst"], ["show"], ["list", "--yaml"], ["list", "x"], ["--control"], ["--control", "", "list"]]
+)
 def test_a_wrong_command_line_is_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == Exit.USAGE
     out, err = capsys.readouterr()
@@ -109,12 +130,13 @@ def test_the_control_socket_is_said_by_option_environment_or_default(
         return KnownGuests()
 
     monkeypatch.setattr(cli, "Client", note)
-    monkeypatch.delenv("VMACCORD_CONTROL", raising=False)
+    monkeypatch.setattr(cli, "find_control", lambda: "/by/default")
+    monkeypatch.delenv("VMACCORD_CONTROL")
     cli.main(["list"])
     monkeypatch.setenv("VMACCORD_CONTROL", "/by/environment")
     cli.main(["list"])
     cli.main(["--control", "/by/option", "list"])
-    assert asked == [paths.default_control(), "/by/environment", "/by/option"]
+    assert asked == ["/by/default", "/by/environment", "/by/option"]
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,3 +233,13 @@ def test_the_command_shows_a_hostile_guest_of_a_real_daemon(place: Path) -> None
     out = run(scenario())
     assert "    name: \\u202e[bold]" in out
     assert "\x1b" not in out
+
+
+def test_the_demo_on_a_vm_without_what_it_needs_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in [name for name in sys.modules if name.startswith(("qemu", "host_agent.demo"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "qemu", None)
+    assert cli.main(["demo", "--vm"]) == Exit.UNEXPECTED
+    assert capsys.readouterr().err.endswith("needs qemu: pip install 'vmaccord[vm]'\n")

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.client import Client, ClientError, DaemonUnreachable, NoSuchGuest, UnexpectedAnswer
+from host_agent import paths
+from host_agent.client import Client, ClientError, DaemonUnreachable, NoSuchGuest, UnexpectedAnswer, find_control
 from host_agent.exits import Exit
 
-from .parts import another_user
+from .guests import make_socket
+from .parts import NOBODY, another_user
 
 
 @contextlib.contextmanager
@@ -75,6 +77,31 @@ def test_a_daemon_that_does_not_answer_is_unreachable(place: Path) -> None:
         listening.listen(1)
         with pytest.raises(DaemonUnreachable, match="does not answer; look at its log"):
             Client(str(place / "x.sock"), timeout=0.01).host()
+
+
+def test_the_first_default_place_with_a_socket_is_used(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [str(place / name) for name in ("runtime", "temporary")]
+    monkeypatch.setattr(paths, "control_places", lambda: places)
+    with pytest.raises(DaemonUnreachable, match=f"no daemon at {places[0]} or {places[1]}: start vmaccord-host"):
+        find_control()
+    make_socket(Path(places[1]))
+    assert find_control() == places[1]
+    Path(places[0]).touch()
+    assert find_control() == places[1]
+    Path(places[0]).unlink()
+    make_socket(Path(places[0]))
+    assert find_control() == places[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_socket_that_somebody_else_put_at_a_default_place_is_not_used(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "control_places", lambda: [str(place / "socket")])
+    make_socket(place / "socket")
+    os.chown(place / "socket", NOBODY, NOBODY)
+    with pytest.raises(DaemonUnreachable, match="no daemon at"):
+        find_control()
 
 
 @pytest.mark.parametrize(

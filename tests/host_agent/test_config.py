@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,10 @@ def test_the_default_file_is_read_where_it_exists(tmp_path: Path) -> None:
     assert load(default_file=str(tmp_path / "none.conf")).log_level == "info"
 
 
+def test_an_empty_file_leaves_the_defaults() -> None:
+    assert load("--config", os.devnull) == load()
+
+
 def test_relative_paths_are_those_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     loaded = load("--directory", "ports", "--control", "c.sock", "--state", "state")
@@ -84,7 +89,7 @@ def test_what_is_shown_has_the_same_effect(tmp_path: Path, arguments: tuple[str,
         ("[host]\ncontrol =\n", "control: '' is not allowed"),
         ("[host]\ndirectory =\n", "directory: none is named"),
         ("[host]\nstate = a\0b\n", "state: .* is not allowed"),
-        ("host\n", "no section headers"),
+        ("host\n", r"host.conf: line 1 stands before any section; begin the file with \[host\]"),
     ],
 )
 def test_a_wrong_file_is_an_error_that_says_what_is_allowed(tmp_path: Path, text: str, problem: str) -> None:

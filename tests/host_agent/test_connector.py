@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,23 +14,24 @@ from host_agent.connector import Backoff, Connector
 from host_agent.guest import State
 
 from .guests import SimulatedVm, hanging_up, make_socket, saying
-from .parts import make_guest, run, until
+from .parts import NOBODY, another_user, make_guest, run, until
 
 HEARTBEAT = b'{"__name__":"heartbeat"}'
 
 
 def test_waits_double_up_to_the_longest() -> None:
     backoff = Backoff(lambda: 0.0)
-    assert [backoff.wait() for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    assert [backoff.wait() for _ in range(10)] == [0.01 * 2**step for step in range(10)]
+    assert backoff.wait() == backoff.wait() == 10.0
     backoff.reset()
-    assert backoff.wait() == 0.1
+    assert backoff.wait() == 0.01
 
 
 def test_waits_are_shortened_at_random() -> None:
     draws = iter((0.0, 0.5, 1.0))
     backoff = Backoff(lambda: next(draws))
-    assert [backoff.wait() for _ in range(3)] == pytest.approx([0.1, 0.175, 0.3])
-    assert all(0.075 <= Backoff().wait() <= 0.1 for _ in range(100))
+    assert [backoff.wait() for _ in range(3)] == pytest.approx([0.01, 0.0175, 0.03])
+    assert all(0.0075 <= Backoff().wait() <= 0.01 for _ in range(100))
 
 
 class CountingBackoff(Backoff):
@@ -86,7 +88,7 @@ def test_refusals_are_tried_again_ever_later_and_said_once(place: Path, caplog: 
         async with connector_for(backoff) as connector:
             connector.aim(str(place / "port"))
             await until(lambda: len(backoff.waits) > 4)
-            assert backoff.waits[:4] == [0.1, 0.2, 0.4, 0.8]
+            assert backoff.waits[:4] == [0.01, 0.02, 0.04, 0.08]
             assert connector._guest.state is State.CONNECTING
 
     run(scenario())
@@ -96,11 +98,56 @@ def test_refusals_are_tried_again_ever_later_and_said_once(place: Path, caplog: 
 @pytest.mark.parametrize(("name", "reason"), [("none", "No such file or directory"), ("x" * 200, "AF_UNIX path too long")])
 def test_every_reason_is_said_in_words(place: Path, caplog: pytest.LogCaptureFixture, name: str, reason: str) -> None:
     async def scenario() -> None:
-        async with connector_for(PatientBackoff()) as connector:
+        async with connector_for(CountingBackoff()) as connector:
             connector.aim(str(place / name))
+            await until(lambda: caplog.messages)
 
     run(scenario())
     assert reason in caplog.messages[0]
+
+
+def test_a_socket_that_is_listened_on_a_moment_later_is_no_reason_to_complain(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        with socket.socket(socket.AF_UNIX) as hypervisor:
+            hypervisor.bind(str(place / "port"))
+            async with connector_for(Backoff()) as connector:
+                connector.aim(str(place / "port"))
+                assert connector._retry is not None
+                hypervisor.listen()
+                await until(lambda: connector._guest.state is State.CONNECTED)
+
+    run(scenario())
+    assert caplog.messages == []
+
+
+def test_only_what_keeps_failing_for_a_tenth_of_a_second_is_told() -> None:
+    backoff = Backoff(lambda: 1.0)
+    assert sum(backoff.wait() for _ in range(connector_module.TOLERATED - 1)) > 0.1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_socket_of_another_user_is_told_with_its_owner_and_permissions(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = place / "port"
+    make_socket(port)
+    port.chmod(0o600)
+    os.chown(place, NOBODY, NOBODY)
+
+    async def scenario() -> None:
+        async with connector_for(CountingBackoff()) as connector:
+            connector.aim(str(port))
+            await until(lambda: caplog.messages)
+            os.chmod(place, 0)
+            connector.aim(str(port))
+            await until(lambda: caplog.messages[1:])
+
+    with another_user():
+        run(scenario())
+    advice = f"web-1: can't connect to {port}: Permission denied, run as a user that may connect to it"
+    assert caplog.messages == [f"{advice} (owner root, group root, mode 0600); trying again", f"{advice}; trying again"]
 
 
 def test_a_full_queue_is_a_failed_attempt(place: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,8 +158,9 @@ def test_a_full_queue_is_a_failed_attempt(place: Path, caplog: pytest.LogCapture
             listening.listen(0)
             waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
             waiting.connect(str(place / "port"))
-            async with connector_for(PatientBackoff()) as connector:
+            async with connector_for(CountingBackoff()) as connector:
                 connector.aim(str(place / "port"))
+                await until(lambda: caplog.messages)
                 assert connector._guest.state is State.CONNECTING
 
     run(scenario())
@@ -125,7 +173,7 @@ def test_a_socket_that_accepts_and_closes_does_not_reset_the_waits(place: Path) 
         async with SimulatedVm(place / "vm", hanging_up) as vm, connector_for(backoff) as connector:
             connector.aim(str(vm.path))
             await until(lambda: len(backoff.waits) > 3)
-            assert backoff.waits[:3] == [0.1, 0.2, 0.4]
+            assert backoff.waits[:3] == [0.01, 0.02, 0.04]
             assert backoff.resets == 1
 
     run(scenario())
@@ -144,7 +192,7 @@ def test_a_channel_that_carried_a_message_resets_the_waits(place: Path) -> None:
         async with SimulatedVm(place / "vm", one_message) as vm, connector_for(backoff) as connector:
             connector.aim(str(vm.path))
             await until(lambda: len(backoff.waits) > 3)
-            assert backoff.waits[:3] == [0.1, 0.1, 0.1]
+            assert backoff.waits[:3] == [0.01, 0.01, 0.01]
 
     run(scenario())
 
@@ -198,4 +246,4 @@ def test_a_stopped_connector_does_not_come_back(place: Path) -> None:
 
 
 def test_the_waits_are_the_promised_ones() -> None:
-    assert (connector_module.FIRST_WAIT, connector_module.LONGEST_WAIT) == (0.1, 10.0)
+    assert (connector_module.FIRST_WAIT, connector_module.LONGEST_WAIT) == (0.01, 10.0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from common.versions import Version
-from host_agent import connector
+from host_agent import connector, journal
 from host_agent.api.listener import ControlSocketError
 from host_agent.client import NoSuchGuest
 from host_agent.daemon import Daemon
@@ -54,8 +54,8 @@ def test_a_guest_without_versions_is_spoken_to_at_0(place: Path) -> None:
                 "advertised": None,
                 "in_use": 0,
                 "changes": 0,
-                "last_reason": None,
-                "last_change_s": None,
+                "last_reason": "the guest sends no version: it supports no versions, this host up to API 3",
+                "last_change_s": described["api"]["last_change_s"],
             }
 
     run(scenario())
@@ -125,7 +125,7 @@ def test_a_guest_that_comes_back_under_another_domain_id_keeps_its_facts(
             async with SimulatedVm(place / "ports/domain-2-web", speaking(Version.V2)) as vm:
                 again = await daemon.until_guest("web", agreed_on(2))
                 assert again["channel"]["path"] == str(vm.path)
-                assert again["api"]["changes"] == 2
+                assert again["api"]["changes"] == 3
                 assert len(await daemon.guests()) == 1
 
     run(scenario())
@@ -134,8 +134,9 @@ def test_a_guest_that_comes_back_under_another_domain_id_keeps_its_facts(
     assert said[1].startswith("web: agreed 0 → 3: ")
     assert said[2].startswith("web: disconnected: ")
     assert said[3] == f"web: connected: {place}/ports/domain-2-web/com.redhat.rhevm.vdsm"
-    assert said[4].startswith("web: agreed 0 → 2: ")
-    assert len(said) == 6
+    assert said[4].startswith("web: agreed 3 → 0: ")
+    assert said[5].startswith("web: agreed 0 → 2: ")
+    assert len(said) == 7
 
 
 def test_a_hypervisor_that_goes_and_comes_at_the_same_socket_is_found_again(place: Path) -> None:
@@ -176,6 +177,30 @@ def test_a_guest_that_floods_garbage_disturbs_nobody(place: Path, caplog: pytest
 
     run(scenario())
     assert len([line for line in caplog.messages if line.startswith("bad: ")]) <= 5
+
+
+def test_the_last_line_of_a_guest_that_was_cut_short_is_true(
+    place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(journal, "BURST", 1)
+    monkeypatch.setattr(journal, "PERIOD", 0.2)
+
+    async def change_mind(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for version in (1, 2, 3):
+            # Each is answered with a push before the next is sent: together they would be one change.
+            writer.write(b'{"__name__":"heartbeat","apiVersion":%d}\n' % version)
+            while b"api-version" not in await reader.readline():
+                pass
+        while await reader.read(4096):
+            pass
+
+    async def scenario() -> None:
+        async with SimulatedVm(place / "ports/web", change_mind), running(make_configuration(place)):
+            await until(lambda: [line for line in caplog.messages if "web: agreed 2 → 3: " in line])
+
+    run(scenario())
+    assert [line for line in caplog.messages if "web: agreed" in line][-1].startswith("web: agreed 2 → 3: ")
 
 
 def test_a_guest_that_closes_at_once_is_tried_again_and_told_of_once(

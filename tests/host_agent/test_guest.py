@@ -74,6 +74,28 @@ def test_a_guest_that_agreed_is_described_whole_and_as_json() -> None:
     assert described["counters"]["lines"] == 3
 
 
+def test_a_guest_without_versions_is_told_of_and_has_not_changed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    guest = open_guest()
+    hear(guest, 1, ("heartbeat", {}))
+    hear(guest, 2, ("heartbeat", {}))
+    api = guest.describe(3)["api"]
+    assert (api["agreed"], api["changes"], api["last_change_s"]) == (0, 0, 2.0)
+    assert api["last_reason"].startswith("the guest sends no version: ")
+    assert caplog.messages[1:] == [f"web-1: agreed 0 → 0: {api['last_reason']}"]
+
+
+def test_an_agreement_that_ends_with_its_channel_is_a_change() -> None:
+    guest = open_guest()
+    hear(guest, 1, heartbeat())
+    guest.disconnected("closed", 2)
+    guest.connected(3)
+    guest.absorb(guest.session.events(), 3)
+    assert guest.describe(3)["api"]["changes"] == 2
+    hear(guest, 4, ("heartbeat", {}))
+    assert guest.describe(4)["api"]["changes"] == 2
+
+
 def test_a_channel_goes_through_its_states() -> None:
     guest = make_guest()
     states = [guest.state]

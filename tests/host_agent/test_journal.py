@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Callable
 
 import pytest
 
@@ -21,7 +22,34 @@ def test_a_flood_of_lines_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -
         lines.say("version", f"agreed {number}", number * 0.01)
     assert len(caplog.messages) == journal.BURST
     lines.say("version", "agreed again", journal.PERIOD + 1)
-    assert caplog.messages[-1] == f"web: agreed again ({1000 - journal.BURST} more lines like this were not logged)"
+    assert caplog.messages[journal.BURST :] == [
+        f"web: agreed 999 (the latest of {1000 - journal.BURST} lines that were held back)",
+        "web: agreed again",
+    ]
+
+
+def test_the_latest_line_of_a_flood_is_said_when_its_period_ends(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[tuple[float, Callable[[], None]]] = []
+    lines = Journal("web", lambda when, call: calls.append((when, call)))
+    for number in range(1000):
+        lines.say("life", f"line {number}", number * 0.01, logging.WARNING)
+    ((when, call),) = calls
+    assert when == journal.PERIOD
+    call()
+    closing = f"web: line 999 (the latest of {1000 - journal.BURST} lines that were held back)"
+    assert caplog.messages[journal.BURST :] == [closing]
+    assert caplog.records[-1].levelno == logging.WARNING
+    lines.say("life", "calm", journal.PERIOD + 1, logging.WARNING)
+    call()
+    assert caplog.messages[journal.BURST :] == [closing, "web: calm"]
+
+
+def test_a_topic_that_is_never_cut_needs_no_call() -> None:
+    calls: list[object] = []
+    lines = Journal("web", lambda *call: calls.append(call))
+    for number in range(journal.BURST):
+        lines.say("life", "line", number)
+    assert calls == []
 
 
 def test_a_flood_of_one_topic_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:

@@ -90,10 +90,14 @@ def test_a_control_socket_that_cannot_be_made_is_one_sentence(place: Path, capsy
     assert "longer than 107 bytes" in err
 
 
-def test_a_misplaced_state_file_is_one_sentence(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--control", str(place / "c"), "--directory", str(place), "--state", str(place)]
-    assert main.main(arguments) == Exit.STATE_FILE
-    assert "vmaccord-host: state file " in capsys.readouterr().err
+@pytest.mark.parametrize("state", ["", "missing/state"])
+def test_a_misplaced_state_file_is_one_sentence(
+    place: Path, state: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    arguments = ["--control", str(place / "c"), "--directory", str(place), "--state", str(place / state)]
+    assert "vmaccord-host: state file " in exits_with(Exit.STATE_FILE, arguments, capsys)
+    assert caplog.messages == []
     assert os.listdir(place) == []
 
 

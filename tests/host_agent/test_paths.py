@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from typing import Optional
 
 import pytest
 
@@ -24,3 +25,17 @@ def test_a_user_without_a_runtime_directory_has_it_in_a_directory_of_its_own(mon
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert paths.default_control() == f"{tempfile.gettempdir()}/vmaccord-1000/control.sock"
+
+
+@pytest.mark.parametrize("runtime", [None, "", "/run/user/1000", "/other"])
+def test_a_user_looks_at_the_places_of_every_environment(monkeypatch: pytest.MonkeyPatch, runtime: Optional[str]) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    if runtime is None:
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    else:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+    assert paths.control_places() == (
+        f"{runtime or '/run/user/1000'}/vmaccord/control.sock",
+        f"{tempfile.gettempdir()}/vmaccord-1000/control.sock",
+    )
+    assert paths.default_control() in paths.control_places()

@@ -22,6 +22,13 @@ def test_a_guest_is_one_row() -> None:
     assert views.overview([described()]) == [row]
 
 
+def test_of_a_reason_the_row_has_the_first_clause_and_the_details_the_sentence() -> None:
+    guest = described()
+    guest["api"]["last_reason"] = "the guest sends no version: it supports no versions, this host up to API 3"
+    assert views.overview([guest])[0][-1] == "2 h ago: the guest sends no version"
+    assert f"2 h ago: {guest['api']['last_reason']}" in views.details(guest)
+
+
 def test_what_is_unknown_is_a_dash() -> None:
     assert views.overview([make_guest().describe(0.0)]) == [("web-1", "absent", "-", "-", "-", "-", "-")]
 

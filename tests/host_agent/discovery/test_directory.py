@@ -229,6 +229,58 @@ def test_what_is_no_socket_is_no_port(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_what_looks_like_a_port_and_is_none_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ports = tmp_path / "ports"
+    for name in ("file", "link", "pipe"):
+        (ports / name).mkdir(parents=True)
+    (ports / "file" / CURRENT).touch()
+    make_socket(tmp_path / "elsewhere" / CURRENT)
+    (ports / "link" / LEGACY).symlink_to(tmp_path / "elsewhere" / CURRENT)
+    os.mkfifo(ports / "pipe" / CURRENT)
+    (ports / "linked").symlink_to(tmp_path / "elsewhere")
+    (ports / "no-directory").touch()
+    (ports / "leads-nowhere").symlink_to(tmp_path / "nowhere")
+    expected = [
+        f"{ports}/file/{CURRENT}: is a regular file, no socket: ignored; remove it",
+        f"{ports}/link/{LEGACY}: is a symbolic link, no socket: ignored; remove it",
+        f"{ports}/linked: is a symbolic link to a directory: ignored; make the VM's directory itself here",
+        f"{ports}/pipe/{CURRENT}: is something else, no socket: ignored; remove it",
+    ]
+
+    async def scenario() -> None:
+        async with Watched(ports).run() as watched:
+            for each in ("file", "link", "pipe"):
+                (ports / each).chmod(0o700)
+            make_socket(ports / "real" / CURRENT)
+            await watched.until(real=ports / "real" / CURRENT)
+            watched.discovery._directories[0]._attach()
+            assert caplog.messages == expected
+            for each in ("file", "link", "pipe"):
+                shutil.rmtree(ports / each)
+            (ports / "linked").unlink()
+            (ports / "real" / CURRENT).unlink()
+            await watched.until()
+            assert watched.discovery._directories[0]._told == set()
+
+    run(scenario())
+
+
+def test_a_directory_that_is_not_there_is_said_once_each_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ports = tmp_path / "a/ports"
+
+    async def scenario() -> None:
+        async with Watched(ports).run() as watched:
+            (tmp_path / "a").mkdir()
+            make_socket(ports / "web" / CURRENT)
+            await watched.until(web=ports / "web" / CURRENT)
+            shutil.rmtree(ports)
+            await watched.until()
+
+    run(scenario())
+    assert caplog.messages == [f"{ports}: does not exist yet: waiting for it"] * 2
+
+
 def test_a_directory_that_does_not_exist_yet_is_waited_for(tmp_path: Path) -> None:
     async def scenario() -> None:
         directory = tmp_path / "a/b/c"
@@ -293,7 +345,7 @@ def test_a_directory_moved_away_is_gone_and_its_successor_is_followed(tmp_path: 
     run(scenario())
 
 
-def test_a_file_in_place_of_the_directory_is_waited_out(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_waited_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         (tmp_path / "ports").touch()
         async with Watched(tmp_path / "ports").run() as watched:
@@ -302,6 +354,7 @@ def test_a_file_in_place_of_the_directory_is_waited_out(tmp_path: Path) -> None:
             await watched.until(web=tmp_path / "ports/web" / CURRENT)
 
     run(scenario())
+    assert caplog.messages == [f"{tmp_path}/ports: is no directory: waiting for one in its place"]
 
 
 def test_of_two_sub_directories_with_one_name_the_newest_socket_counts(
