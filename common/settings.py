@@ -16,6 +16,11 @@ from typing import Any, Callable, Optional
 from . import versions
 from .versions import Version
 
+#: A configuration file is not larger than this, in bytes.
+FILE_LIMIT = 1024 * 1024
+
+LOG_LEVELS = ("error", "warning", "info", "debug")
+
 _COMMENTS = ("#", ";")
 
 
@@ -157,7 +162,20 @@ def describe(setting: Setting) -> str:
     return f"{setting.help} (default: {shown})"
 
 
-# ---- Readers of values that both programs have ----
+def decode(path: str, content: bytes) -> str:
+    """The text of the configuration file *path*; a byte order mark is tolerated.
+
+    :raises SettingsError: it is no UTF-8, or far too long to be a configuration.
+    """
+    if len(content) > FILE_LIMIT:
+        raise SettingsError(f"{path}: longer than {FILE_LIMIT} bytes; name a configuration file with --config")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
+# ---- Settings that both programs have ----
 
 
 def read_max_api_version(text: str) -> Optional[Version]:
@@ -202,3 +220,39 @@ def read_choice(*words: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def max_api_version(help: str) -> Setting:  # noqa: A002 - it is called what the setting calls it
+    """The highest version that a program speaks."""
+    return Setting(
+        name="max-api-version",
+        help=help,
+        read=read_max_api_version,
+        allowed=ALLOWED_VERSIONS,
+        default=versions.newest(),
+        metavar="VERSION",
+        show=show_max_api_version,
+    )
+
+
+def seconds(name: str, help: str, default: float) -> Setting:  # noqa: A002 - see above
+    """A span of time."""
+    return Setting(
+        name=name,
+        help=help,
+        read=read_seconds,
+        allowed="a number of seconds above 0",
+        default=default,
+        metavar="SECONDS",
+        show=show_seconds,
+    )
+
+
+LOG_LEVEL = Setting(
+    name="log-level",
+    help="least important kind of line to log",
+    read=read_choice(*LOG_LEVELS),
+    allowed=", ".join(LOG_LEVELS),
+    default="info",
+    metavar="LEVEL",
+)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from typing import Any, Optional
 
-from common import session, settings, versions
+from common import session, settings
 from common.settings import Setting, SettingsError
 from common.versions import Version
 
@@ -20,11 +20,6 @@ SECTION = "guest"
 
 #: The file that is read, where it exists, unless ``--config`` names another.
 DEFAULT_FILE = "/etc/vmaccord/guest.conf"
-
-#: A configuration file is not larger than this, in bytes.
-FILE_LIMIT = 1024 * 1024
-
-LOG_LEVELS = ("error", "warning", "info", "debug")
 
 
 def _read_path(text: str) -> str:
@@ -43,33 +38,9 @@ SETTINGS = (
         metavar="PATH",
         repeated=True,
     ),
-    Setting(
-        name="max-api-version",
-        help="highest API version to offer; none: behave as an agent from before versions",
-        read=settings.read_max_api_version,
-        allowed=settings.ALLOWED_VERSIONS,
-        default=versions.newest(),
-        metavar="VERSION",
-        show=settings.show_max_api_version,
-    ),
-    Setting(
-        name="heartbeat",
-        help="seconds between heartbeats",
-        read=settings.read_seconds,
-        allowed="a number of seconds above 0",
-        default=session.HEARTBEAT_PERIOD,
-        metavar="SECONDS",
-        show=settings.show_seconds,
-    ),
-    Setting(
-        name="port-timeout",
-        help="seconds to wait at start for a port to appear",
-        read=settings.read_seconds,
-        allowed="a number of seconds above 0",
-        default=3.0,
-        metavar="SECONDS",
-        show=settings.show_seconds,
-    ),
+    settings.max_api_version("highest API version to offer; none: behave as an agent from before versions"),
+    settings.seconds("heartbeat", "seconds between heartbeats", session.HEARTBEAT_PERIOD),
+    settings.seconds("port-timeout", "seconds to wait at start for a port to appear", 3.0),
     Setting(
         name="application",
         help="name of packages to report as installed, with * and ? as wildcards",
@@ -88,14 +59,7 @@ SETTINGS = (
         metavar="PATTERN",
         repeated=True,
     ),
-    Setting(
-        name="log-level",
-        help="least important kind of line to log",
-        read=settings.read_choice(*LOG_LEVELS),
-        allowed=", ".join(LOG_LEVELS),
-        default="info",
-        metavar="LEVEL",
-    ),
+    settings.LOG_LEVEL,
 )
 
 
@@ -135,12 +99,7 @@ def _files(asked_for: Optional[str], default_file: str) -> Iterable[tuple[str, s
 
 def _read_file(path: str) -> str:
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read(FILE_LIMIT + 1)
+        with open(path, "rb") as file:
+            return settings.decode(path, file.read(settings.FILE_LIMIT + 1))
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}; name a readable file with --config") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    if len(text) > FILE_LIMIT:
-        raise SettingsError(f"{path}: longer than {FILE_LIMIT} characters; name a configuration file with --config")
-    return text

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import enum
+from common import statuses
 
 
-class Exit(enum.IntEnum):
-    """Why the agent ended; *meaning* is a clause for people."""
-
-    meaning: str
-
-    def __new__(cls, status: int, meaning: str) -> Exit:
-        """A member with its meaning."""
-        member = int.__new__(cls, status)
-        member._value_ = status
-        member.meaning = meaning
-        return member
+class Exit(statuses.Status):
+    """Why the agent ended."""
 
     OK = 0, "stopped by SIGTERM or SIGINT, or did what an option asked for"
     UNEXPECTED = 1, "an error that should not happen"
@@ -27,4 +18,4 @@ class Exit(enum.IntEnum):
 
 def epilog() -> str:
     """All statuses, as ``--help`` lists them."""
-    return "\n".join(("exit status:", *(f"  {status.value}  {status.meaning}" for status in Exit)))
+    return statuses.epilog(Exit)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from typing import Any, Optional
 
-from common import session, settings, versions
+from common import session, settings
 from common.settings import Setting, SettingsError
 from common.versions import Version
 
@@ -22,11 +22,6 @@ SECTION = "host"
 
 #: The file that is read, where it exists, unless ``--config`` names another.
 DEFAULT_FILE = "/etc/vmaccord/host.conf"
-
-#: A configuration file is not larger than this, in characters.
-FILE_LIMIT = 1024 * 1024
-
-LOG_LEVELS = ("error", "warning", "info", "debug")
 
 
 def _read_path(text: str) -> str:
@@ -71,41 +66,10 @@ SETTINGS = (
         metavar="FILE",
         show=_show_optional_path,
     ),
-    Setting(
-        name="max-api-version",
-        help="highest API version to agree on; none: behave as a host from before versions",
-        read=settings.read_max_api_version,
-        allowed=settings.ALLOWED_VERSIONS,
-        default=versions.newest(),
-        metavar="VERSION",
-        show=settings.show_max_api_version,
-    ),
-    Setting(
-        name="unresponsive-after",
-        help="seconds of silence after which a guest is unresponsive",
-        read=settings.read_seconds,
-        allowed="a number of seconds above 0",
-        default=session.SILENCE_LIMIT,
-        metavar="SECONDS",
-        show=settings.show_seconds,
-    ),
-    Setting(
-        name="forget-after",
-        help="seconds after which a guest whose socket vanished is forgotten",
-        read=settings.read_seconds,
-        allowed="a number of seconds above 0",
-        default=3600.0,
-        metavar="SECONDS",
-        show=settings.show_seconds,
-    ),
-    Setting(
-        name="log-level",
-        help="least important kind of line to log",
-        read=settings.read_choice(*LOG_LEVELS),
-        allowed=", ".join(LOG_LEVELS),
-        default="info",
-        metavar="LEVEL",
-    ),
+    settings.max_api_version("highest API version to agree on; none: behave as a host from before versions"),
+    settings.seconds("unresponsive-after", "seconds of silence after which a guest is unresponsive", session.SILENCE_LIMIT),
+    settings.seconds("forget-after", "seconds after which a guest whose socket vanished is forgotten", 3600.0),
+    settings.LOG_LEVEL,
 )
 
 
@@ -150,12 +114,7 @@ def _files(asked_for: Optional[str], default_file: str) -> Iterable[tuple[str, s
 
 def _read_file(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(FILE_LIMIT + 1)
+        with open(path, "rb") as file:
+            return settings.decode(path, file.read(settings.FILE_LIMIT + 1))
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}; name a readable file with --config") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    if len(text) > FILE_LIMIT:
-        raise SettingsError(f"{path}: longer than {FILE_LIMIT} characters; name a configuration file with --config")
-    return text

@@ -6,21 +6,13 @@ person who started the program; nothing of it is meant for a debugger.
 
 from __future__ import annotations
 
-import enum
 from typing import ClassVar
 
+from common import statuses
 
-class Exit(enum.IntEnum):
-    """Why a program ended; *meaning* is a clause for people."""
 
-    meaning: str
-
-    def __new__(cls, status: int, meaning: str) -> Exit:
-        """A member with its meaning."""
-        member = int.__new__(cls, status)
-        member._value_ = status
-        member.meaning = meaning
-        return member
+class Exit(statuses.Status):
+    """Why a program ended."""
 
     OK = 0, "done, or the daemon was stopped by SIGTERM or SIGINT"
     UNEXPECTED = 1, "an error that should not happen"
@@ -42,4 +34,4 @@ class Failure(Exception):
 
 def epilog() -> str:
     """All statuses, as ``--help`` lists them."""
-    return "\n".join(("exit status:", *(f"  {status.value}  {status.meaning}" for status in Exit)))
+    return statuses.epilog(Exit)

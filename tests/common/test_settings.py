@@ -281,3 +281,22 @@ def test_a_choice_takes_its_words_and_nothing_else() -> None:
     assert read("debug") == "debug"
     with pytest.raises(ValueError, match=r"^INFO$"):
         read("INFO")
+
+
+# ---- What both programs have ----
+
+
+def test_a_file_is_utf_8_with_or_without_a_mark_and_not_endless() -> None:
+    assert settings.decode("f", "\ufeffé".encode()) == settings.decode("f", "é".encode()) == "é"
+    with pytest.raises(SettingsError, match=r"^f: not UTF-8 text; save it as UTF-8$"):
+        settings.decode("f", b"\xff")
+    assert settings.decode("f", b" " * settings.FILE_LIMIT)
+    with pytest.raises(SettingsError, match=r"^f: longer than 1048576 bytes"):
+        settings.decode("f", b" " * (settings.FILE_LIMIT + 1))
+
+
+@pytest.mark.parametrize(
+    "setting", [settings.max_api_version("help"), settings.seconds("wait", "help", 2.5), settings.LOG_LEVEL]
+)
+def test_the_default_of_a_setting_that_both_programs_have_is_allowed(setting: Setting) -> None:
+    assert setting.parse(setting.format(setting.default)) == setting.default

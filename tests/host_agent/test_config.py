@@ -113,6 +113,6 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "not UTF-8" in fails(b"\xff\xfe")
-    assert "longer than" in fails(b"#" * (config.FILE_LIMIT + 1))
+    assert "longer than" in fails(b"#" * (settings.FILE_LIMIT + 1))
     with pytest.raises(SettingsError, match="No such file or directory; name a readable file with --config"):
         load("--config", str(tmp_path / "none"))
