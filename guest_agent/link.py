@@ -23,6 +23,9 @@ RETRY_PERIOD = 1.0
 #: While more than this many bytes wait, the session is asked for no more; until all of them are written.
 PENDING_LIMIT = 64 * 1024
 
+#: How much is kept of what can be read before the port shows a host, in bytes.
+EARLY_LIMIT = 64 * 1024
+
 #: How often the port is read in one turn; what is left is read in the next one.
 READS_PER_TURN = 8
 
@@ -62,6 +65,7 @@ class Link:
         self._look_at = now
         self._continue_at: Optional[float] = None
         self._failure = ""
+        self._early = b""
 
     def advance(self, now: float) -> None:
         """Open the port if that is due, notice the host come and go, and read some of what it sent.
@@ -150,6 +154,7 @@ class Link:
         self._selector.unregister(port)
         port.close()
         self._port = None
+        self._early = b""
         self._retry_at = now + RETRY_PERIOD
         if self.up:
             self._end_session()
@@ -168,6 +173,8 @@ class Link:
             self._session.opened(now)
         else:
             self._session.host_came(now)
+        early, self._early = self._early, b""
+        self._session.receive_data(early, now)
 
     def _lose_host(self, port: Port, now: float) -> None:
         self._log.info("host", "the host is gone, waiting for the next one")
@@ -195,10 +202,12 @@ class Link:
                 if received is not None and self.up:
                     self._lose_host(port, now)
                 return
-            if not self.up:
-                # Before its first bytes: a host that came would otherwise wipe them out.
+            if self.up:
+                self._session.receive_data(received, now)
+            else:
+                # The kernel hands out a host's first bytes before it shows the host: they are kept until it does.
+                self._early = (self._early + received)[:EARLY_LIMIT]
                 self._look(port, now)
-            self._session.receive_data(received, now)
         self._continue_at = now
 
     def _control_flow(self, port: Port, now: float) -> None:

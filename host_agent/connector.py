@@ -3,6 +3,9 @@
 A socket that refuses, and one that accepts and closes at once, are tried again less and less often; a message that was
 heard, or news from discovery, starts the waits from the beginning. The first waits are short, and the first failures are
 not told: a socket is found before its hypervisor listens on it. Why attempts fail is then said once, until one succeeds.
+
+A connection on which nothing is heard is made anew now and then. Where a client leaves while the VM is paused, and the
+guest writes before the next one comes, QEMU holds back for ever what the guest writes, until a client comes once more.
 """
 
 from __future__ import annotations
@@ -29,34 +32,57 @@ TOLERATED = 5
 #: A wait is shortened by up to this share of it, so that guests of one host do not move in step.
 JITTER = 0.25
 
+#: A connection on which nothing was heard for this long is made anew, in seconds; each time twice as long, up to this.
+FIRST_SILENCE = 15.0
+LONGEST_SILENCE = 600.0
+
 
 class Backoff:
-    """The waits between attempts. Pure.
+    """Waits, each twice the one before. Pure.
 
     :param draw: gives a number from 0 to 1, evenly spread.
     """
 
-    def __init__(self, draw: Callable[[], float] = random.random) -> None:  # noqa: S311 - no secret
+    def __init__(
+        self,
+        draw: Callable[[], float] = random.random,  # noqa: S311 - no secret
+        first: float = FIRST_WAIT,
+        longest: float = LONGEST_WAIT,
+    ) -> None:
         self._draw = draw
-        self._next = FIRST_WAIT
+        self._first = first
+        self._longest = longest
+        self._next = first
 
     def wait(self) -> float:
         """How long to wait before the next attempt, in seconds."""
-        now, self._next = self._next, min(self._next * 2, LONGEST_WAIT)
+        now, self._next = self._next, min(self._next * 2, self._longest)
         return now * (1 - JITTER * self._draw())
 
     def reset(self) -> None:
         """Start from the shortest wait."""
-        self._next = FIRST_WAIT
+        self._next = self._first
 
 
 class Connector:
-    """Keeps *guest* connected to the port it was last seen at."""
+    """Keeps *guest* connected to the port it was last seen at.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, guest: Guest, backoff: Optional[Backoff] = None) -> None:
+    :param backoff: the waits between attempts.
+    :param silence: how long a connection may be silent before it is made anew.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        guest: Guest,
+        backoff: Optional[Backoff] = None,
+        silence: Optional[Backoff] = None,
+    ) -> None:
         self._loop = loop
         self._guest = guest
         self._backoff = backoff or Backoff()
+        self._silence = silence or Backoff(first=FIRST_SILENCE, longest=LONGEST_SILENCE)
+        self._unheard: Optional[asyncio.TimerHandle] = None
         self._path: Optional[str] = None
         self._channel: Optional[Channel] = None
         self._opening: Optional[asyncio.Task[None]] = None
@@ -102,6 +128,17 @@ class Connector:
 
     async def _open(self, channel: Channel, connection: socket.socket) -> None:
         await self._loop.create_unix_connection(lambda: channel, sock=connection)
+        if self._channel is channel:
+            self._unheard = self._loop.call_later(self._silence.wait(), self._stop_listening)
+
+    def _stop_listening(self) -> None:
+        """Connect anew where nothing was heard."""
+        self._unheard = None
+        if self._guest.heard:
+            self._silence.reset()
+        else:
+            self._let_go("nothing was heard on it")
+            self._attempt()
 
     def _failed(self, error: OSError) -> None:
         self._failures += 1
@@ -111,6 +148,7 @@ class Connector:
 
     def _lost(self, worked: bool) -> None:
         self._channel = None
+        self._cancel_unheard()
         if worked:
             self._backoff.reset()
             self._failures = 0
@@ -122,9 +160,15 @@ class Connector:
 
     def _let_go(self, why: str) -> None:
         self._cancel_retry()
+        self._cancel_unheard()
         if self._channel is not None:
             self._channel.close(why)
             self._channel = None
+
+    def _cancel_unheard(self) -> None:
+        if self._unheard is not None:
+            self._unheard.cancel()
+            self._unheard = None
 
     def _cancel_retry(self) -> None:
         if self._retry is not None:

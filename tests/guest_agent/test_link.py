@@ -201,6 +201,33 @@ def test_what_a_host_says_while_it_connects_is_not_lost(bench: Bench, monkeypatc
     assert bench.session.allows("containers")
 
 
+def test_what_a_host_says_before_the_port_shows_it_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.turn()
+    bench.host.connect()
+    bench.host.write(REFRESH + PUSH)
+    port = bench.ports[0]
+    really = port.has_host
+    monkeypatch.setattr(port, "has_host", lambda: False)
+    bench.turn()
+    assert not bench.link.up
+    monkeypatch.setattr(port, "has_host", really)
+    bench.clock.advance(LOOK_AGAIN)
+    bench.turn()
+    assert bench.link.up
+    assert bench.session.allows("containers")
+
+
+def test_what_a_host_says_before_the_port_shows_it_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.turn()
+    bench.host.connect()
+    port = bench.ports[0]
+    monkeypatch.setattr(port, "has_host", lambda: False)
+    monkeypatch.setattr(port, "receive", lambda: b"x" * READ_SIZE)
+    for _ in range(10):
+        bench.turn()
+    assert len(bench.link._early) == links.EARLY_LIMIT
+
+
 def test_what_an_absent_host_left_behind_is_taken_without_an_answer(bench: Bench) -> None:
     bench.turn()
     bench.host.connect()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -245,5 +246,35 @@ def test_a_stopped_connector_does_not_come_back(place: Path) -> None:
     run(scenario())
 
 
+def test_a_connection_on_which_nothing_is_heard_is_made_anew_and_one_that_is_heard_stays(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        heard, silence = asyncio.Event(), Backoff(lambda: 0.0, first=0.05, longest=600.0)
+
+        async def silent_at_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if vm.connections > 3:
+                writer.write(HEARTBEAT + b"\n")
+                heard.set()
+            while await reader.read(4096):
+                pass
+
+        async with SimulatedVm(place / "vm", silent_at_first) as vm:
+            connector = Connector(asyncio.get_running_loop(), make_guest(), silence=silence)
+            connector.aim(str(vm.path))
+            await heard.wait()
+            await until(lambda: connector._guest.state is State.RESPONSIVE and connector._unheard is None)
+            assert silence.wait() == 0.05
+            assert vm.connections >= 4
+            connector.stop("the test ends")
+            await asyncio.sleep(0)
+
+    run(scenario())
+    assert caplog.messages.count("web-1: disconnected: nothing was heard on it") == 1
+
+
 def test_the_waits_are_the_promised_ones() -> None:
     assert (connector_module.FIRST_WAIT, connector_module.LONGEST_WAIT) == (0.01, 10.0)
+    assert (connector_module.FIRST_SILENCE, connector_module.LONGEST_SILENCE) == (15.0, 600.0)
