@@ -41,5 +41,5 @@ $(STAMP): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || packaging/install-venv
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,vm]' 'tox>=4'
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' 'tox>=4'
 	@touch $@
