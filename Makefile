@@ -13,7 +13,7 @@ help:
 	@echo "make demo-vm  play it on a real virtual machine, with live migrations"
 	@echo "make test     run the whole test suite, through tox, on every Python that is there"
 	@echo "make lint     check style and types"
-	@echo "make explore  explore the negotiation deeper than the test suite does (about ten minutes)"
+	@echo "make explore  explore the negotiation one step deeper than the test suite does"
 	@echo "make clean    remove everything that make made"
 
 demo: $(STAMP)

@@ -14,8 +14,12 @@ from host_agent.demo.vm.machine import Emulator, Machine
 
 from .hosts import VM, Host
 
-#: From when the destination's VM runs and its host is connected, whichever comes last, to agreed = in use; seconds.
+#: From when the destination's VM runs and its host is connected, whichever comes last, to agreed = in use; seconds. It is
+#: asserted of the median of many moves: on a machine that others use too, a single one shows the machine.
 MOVE_LIMIT = 1.0
+
+#: What took longer than this, in seconds, has waited for a heartbeat (they come every 5 s).
+HEARTBEAT_LIMIT = 4.5
 
 
 class GuestCrashed(Exception):
@@ -122,8 +126,10 @@ class Scene:
         *,
         limit: Optional[float] = None,
         pushes: int = -1,
-    ) -> None:
+    ) -> float:
         """Wait until *host* and the guest use *expected*, and the facts of that version are there.
+
+        Returns how long the agreement took, in seconds.
 
         :param since: wall-clock time from which *step* is measured.
         :param limit: seconds that it may take.
@@ -139,6 +145,7 @@ class Scene:
         self.note_time(step, took)
         assert limit is None or took <= limit, f"{step} took {took:.3f} s, more than {limit:g} s\n{host.said()}"
         self._await_facts(host, expected, since)
+        return took
 
     def _await_facts(self, host: Host, version: int, since: float) -> None:
         allowed = CATALOGUE.facts(up_to=Version(version))
@@ -158,6 +165,18 @@ class Scene:
         """Wait until *host* hears the guest's next heartbeat."""
         lines = host.counted("lines")
         host.await_that("the guest is heard again", lambda guest: guest["counters"]["lines"] > lines)
+
+    def least_busy_seconds(self, machine: Machine, seconds: float, state: str, enough: float) -> float:
+        """The CPU time that the agent takes in *seconds* of the guest's clock: the least of three spans, or *enough*.
+
+        The guest's clock also counts what this machine does for others; a busy loop shows in every span.
+        """
+        least = float("inf")
+        for _ in range(3):
+            least = min(least, self.busy_seconds(machine, seconds, state))
+            if least <= enough:
+                break
+        return least
 
     def busy_seconds(self, machine: Machine, seconds: float, state: str) -> float:
         """The CPU time that the agent takes in the next *seconds* of the guest's clock."""
