@@ -1,7 +1,7 @@
 """Safety, convergence and quiet in all orders of events; and the proof that the explorer can fail.
 
-``VMACCORD_EXPLORE`` sets how far the walks go: ``quick`` for a first answer, ``normal`` (about a minute), ``deep`` (many
-minutes and gigabytes).
+``VMACCORD_EXPLORE`` sets how far the walks go: ``quick`` for a first answer, ``normal``, or ``deep`` for one step more,
+which takes several times as long and as much memory.
 """
 
 from __future__ import annotations
