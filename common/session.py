@@ -490,8 +490,13 @@ class GuestSession(Session):
 
     def opened(self, now: float) -> None:
         """The port was opened, with a host on the other end as far as anybody can tell."""
+        self._change_channel()
+        self._begin()
         self._startup_due = True
-        self._greet(now)
+        self._heartbeat_at = now + self._period
+        self._heartbeat_due = True
+        self._want_facts()
+        self._settle(now)
 
     def host_gone(self) -> None:
         """The port shows that no host is connected: be silent until one comes."""
@@ -535,14 +540,6 @@ class GuestSession(Session):
             self._heartbeat_at += self._period
             if self._heartbeat_at <= now:
                 self._heartbeat_at = now + self._period
-        self._settle(now)
-
-    def _greet(self, now: float) -> None:
-        self._change_channel()
-        self._begin()
-        self._heartbeat_at = now + self._period
-        self._heartbeat_due = True
-        self._want_facts()
         self._settle(now)
 
     def _change_channel(self) -> None:
