@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from typing import Union
 
 from . import messages
+from .records import Record
 from .versions import Version
 
 
@@ -24,8 +24,7 @@ class Reason(enum.Enum):
     PUSH = "the host says so"
 
 
-@dataclasses.dataclass(frozen=True)
-class VersionChanged:
+class VersionChanged(Record):
     """The version spoken changed: agreed on the host, in use in the guest. *why* is one clause for people.
 
     A host also reports the first agreement of a channel so, where it is 0 and nothing has changed.
@@ -37,45 +36,38 @@ class VersionChanged:
     why: str
 
 
-@dataclasses.dataclass(frozen=True)
-class MessageReceived:
+class MessageReceived(Record):
     """A message of the table came in, in the right direction and not newer than supported."""
 
     name: str
     message: messages.Message
 
 
-@dataclasses.dataclass(frozen=True)
-class Responsive:
+class Responsive(Record):
     """The peer was heard for the first time, or again after a silence."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Unresponsive:
+class Unresponsive(Record):
     """The peer was silent for longer than allowed, in seconds."""
 
     silence: float
 
 
-@dataclasses.dataclass(frozen=True)
-class AgentRestarted:
+class AgentRestarted(Record):
     """Heartbeats come from another run of the agent than before, on the same channel."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Complaint:
+class Complaint(Record):
     """One line for the log about what the peer did wrong; at most one a minute, however much it does wrong."""
 
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
-class HeartbeatWanted:
+class HeartbeatWanted(Record):
     """The guest must send a heartbeat now."""
 
 
-@dataclasses.dataclass(frozen=True)
-class FactsWanted:
+class FactsWanted(Record):
     """The guest must send these facts (wire names) now."""
 
     names: frozenset[str]

@@ -11,11 +11,10 @@ and is named as mistyped: what negotiates must not be lost with a bad figure bes
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, Callable, NamedTuple, Union
+from typing import Any, Callable, NamedTuple, Optional, Union
 
-from . import errors
+from . import errors, records
 
 
 class Kind(NamedTuple):
@@ -26,7 +25,7 @@ class Kind(NamedTuple):
 
 
 class Argument(NamedTuple):
-    """How one dataclass field travels."""
+    """How one field of a message travels."""
 
     attribute: str
     wire: str
@@ -59,7 +58,7 @@ class Argument(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """The dataclass field that takes every argument which no other field declares."""
+    """The field of a message that takes every argument which no other field declares."""
 
     attribute: str
     known: frozenset[str]
@@ -77,41 +76,40 @@ class Rest(NamedTuple):
         arguments.update((name, member) for name, member in value.items() if name not in self.known)
 
 
-_REQUIRED: Any = dataclasses.MISSING
+class _Travel(NamedTuple):
+    """What the declaration of an argument says beyond what any record's field says."""
+
+    wire: str
+    kind: Kind
+    lenient: bool
 
 
-def argument(wire: str, kind: Kind, *, default: Any = _REQUIRED, lenient: bool = False, secret: bool = False) -> Any:
-    """Declare a dataclass field as the argument *wire*; without a *default* it is required.
+def argument(wire: str, kind: Kind, *, default: Any = records.REQUIRED, lenient: bool = False, secret: bool = False) -> Any:
+    """Declare a field as the argument *wire*; without a *default* it is required.
 
     A *lenient* one takes its default when it is mistyped. A *secret* one never shows in the message's repr.
     """
-    metadata = {"wire": wire, "kind": kind, "lenient": lenient}
-    return dataclasses.field(default=default, repr=not secret, metadata=metadata)
+    return records.field(default=default, secret=secret, meaning=_Travel(wire, kind, lenient))
 
 
 def rest() -> Any:
-    """Declare a dataclass field, the last one, as a mapping of all arguments that the class does not declare."""
-    return dataclasses.field(default_factory=dict)
+    """Declare a field, the last one, as a mapping of all arguments that the class does not declare."""
+    return records.field(factory=dict)
 
 
-def arguments_of(message_class: type) -> tuple[Union[Argument, Rest], ...]:
+def arguments_of(message_class: type[records.Record]) -> tuple[Union[Argument, Rest], ...]:
     """The arguments that *message_class* declares, in order."""
-    fields = dataclasses.fields(message_class)
-    known = frozenset(field.metadata["wire"] for field in fields if field.metadata)
-    return tuple(_declaration(field, known) for field in fields)
+    fields = records.fields_of(message_class)
+    known = frozenset(field.meaning.wire for field in fields.values() if field.meaning)
+    return tuple(_declaration(name, field, known) for name, field in fields.items())
 
 
-def _declaration(field: dataclasses.Field[Any], known: frozenset[str]) -> Union[Argument, Rest]:
-    if not field.metadata:
-        return Rest(field.name, known)
-    return Argument(
-        attribute=field.name,
-        wire=field.metadata["wire"],
-        kind=field.metadata["kind"],
-        required=field.default is dataclasses.MISSING,
-        lenient=field.metadata["lenient"],
-        default=field.default,
-    )
+def _declaration(name: str, field: records.Field, known: frozenset[str]) -> Union[Argument, Rest]:
+    travel: Optional[_Travel] = field.meaning
+    if travel is None:
+        return Rest(name, known)
+    required = field.default is records.REQUIRED
+    return Argument(name, travel.wire, travel.kind, required, travel.lenient, field.default)
 
 
 def _check_text(value: Any) -> str:

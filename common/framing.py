@@ -7,18 +7,17 @@ resumes after the next newline. However the bytes are cut, the result is the sam
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Union
 
 from . import errors
+from .records import Record
 
 #: A line that has grown to this many bytes without its newline is dropped. The reference host's limit.
 LINE_LIMIT = 1024 * 1024
 
 
-@dataclasses.dataclass(frozen=True)
-class Overlong:
+class Overlong(Record):
     """Stands for a line that was dropped because it reached the limit; *evidence* is how it began."""
 
     evidence: bytes

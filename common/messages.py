@@ -8,7 +8,6 @@ Units are those of the deployed agents: memory in KiB, disks in bytes, offsets i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Optional, TypeVar, Union
 
@@ -29,6 +28,7 @@ from .fields import (
     record,
     rest,
 )
+from .records import Record, dataclass_transform
 
 M = TypeVar("M", bound="Message")
 
@@ -43,8 +43,8 @@ def declared(message_class: type) -> tuple[Union[Argument, Rest], ...]:
     return _DECLARED[message_class]
 
 
-@dataclasses.dataclass(frozen=True)
-class Message:
+@dataclass_transform(frozen_default=True, field_specifiers=(argument,))
+class Message(Record):
     """Base of all messages."""
 
     @classmethod
@@ -73,7 +73,6 @@ class Fact:
 # ---- Negotiation ----
 
 
-@dataclasses.dataclass(frozen=True)
 class Refresh(Message):
     """Report everything again. Carries the host's highest version, unless the host knows none."""
 
@@ -82,14 +81,12 @@ class Refresh(Message):
     host_id: Optional[str] = argument("hostId", TEXT, default=None, lenient=True)
 
 
-@dataclasses.dataclass(frozen=True)
 class ApiVersion(Message):
     """The version to speak from now on."""
 
     api_version: int = argument("apiVersion", NATURAL)
 
 
-@dataclasses.dataclass(frozen=True)
 class Heartbeat(Message, Fact):
     """The guest lives. Carries its highest version, unless the guest knows none."""
 
@@ -105,21 +102,18 @@ class Heartbeat(Message, Fact):
 # ---- Facts ----
 
 
-@dataclasses.dataclass(frozen=True)
 class HostName(Message, Fact):
     """The guest's host name."""
 
     name: str = argument("name", TEXT)
 
 
-@dataclasses.dataclass(frozen=True)
 class OsVersion(Message, Fact):
     """The guest's kernel release."""
 
     version: str = argument("version", TEXT)
 
 
-@dataclasses.dataclass(frozen=True)
 class NetworkInterfaces(Message, Fact):
     """Interfaces that are up, without loopback, each with its hardware and IP addresses."""
 
@@ -128,14 +122,12 @@ class NetworkInterfaces(Message, Fact):
     )
 
 
-@dataclasses.dataclass(frozen=True)
 class Applications(Message, Fact):
     """Installed packages out of a configured list, as name-version or name-version-release."""
 
     applications: tuple[str, ...] = argument("applications", list_of(TEXT))
 
 
-@dataclasses.dataclass(frozen=True)
 class DisksUsage(Message, Fact):
     """Mounted file systems with their size and use in bytes, and the device of each disk's serial number."""
 
@@ -145,35 +137,30 @@ class DisksUsage(Message, Fact):
     mapping: Optional[Mapping[str, Any]] = argument("mapping", mapping_of(record(name=TEXT)), default=None, lenient=True)
 
 
-@dataclasses.dataclass(frozen=True)
 class ActiveUser(Message, Fact):
     """Who is logged in; the word ``None`` for nobody."""
 
     name: str = argument("name", TEXT)
 
 
-@dataclasses.dataclass(frozen=True)
 class Fqdn(Message, Fact):
     """The guest's fully qualified domain name."""
 
     fqdn: str = argument("fqdn", TEXT)
 
 
-@dataclasses.dataclass(frozen=True)
 class MemoryStats(Message, Fact):
     """What a heartbeat says of memory, on its own."""
 
     memory: Mapping[str, int] = argument("memory", mapping_of(INTEGER))
 
 
-@dataclasses.dataclass(frozen=True)
 class NumberOfCpus(Message, Fact):
     """How many CPUs are online; -1 where that is unknown."""
 
     count: int = argument("count", INTEGER)
 
 
-@dataclasses.dataclass(frozen=True)
 class OsInfo(Message, Fact):
     """The guest's operating system; empty where unknown."""
 
@@ -185,7 +172,6 @@ class OsInfo(Message, Fact):
     kernel: str = argument("kernel", TEXT)
 
 
-@dataclasses.dataclass(frozen=True)
 class Timezone(Message, Fact):
     """The guest's time zone, and its distance from UTC in minutes."""
 
@@ -193,7 +179,6 @@ class Timezone(Message, Fact):
     offset: int = argument("offset", INTEGER)
 
 
-@dataclasses.dataclass(frozen=True)
 class Containers(Message, Fact):
     """Containers that run in the guest."""
 
@@ -205,37 +190,30 @@ class Containers(Message, Fact):
 # ---- Notices of the guest ----
 
 
-@dataclasses.dataclass(frozen=True)
 class SessionStartup(Message):
     """The agent (or its session with this host) starts."""
 
 
-@dataclasses.dataclass(frozen=True)
 class SessionShutdown(Message):
     """The guest shuts down."""
 
 
-@dataclasses.dataclass(frozen=True)
 class SessionLogon(Message):
     """A user logged in."""
 
 
-@dataclasses.dataclass(frozen=True)
 class SessionLogoff(Message):
     """A user logged off."""
 
 
-@dataclasses.dataclass(frozen=True)
 class SessionLock(Message):
     """The screen was locked."""
 
 
-@dataclasses.dataclass(frozen=True)
 class SessionUnlock(Message):
     """The screen was unlocked."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Uninstalled(Message):
     """The agent is being removed; old agents send it."""
 
@@ -243,24 +221,20 @@ class Uninstalled(Message):
 # ---- Commands of the host, and their answers ----
 
 
-@dataclasses.dataclass(frozen=True)
 class Echo(Message):
     """Send the same arguments back; and what comes back."""
 
     more: Mapping[str, Any] = rest()
 
 
-@dataclasses.dataclass(frozen=True)
 class LockScreen(Message):
     """Lock the screen."""
 
 
-@dataclasses.dataclass(frozen=True)
 class LogOff(Message):
     """Log the active user off."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Login(Message):
     """Log a user in; the name is ``user`` or ``user@domain``."""
 
@@ -268,7 +242,6 @@ class Login(Message):
     password: str = argument("password", TEXT, secret=True)
 
 
-@dataclasses.dataclass(frozen=True)
 class Shutdown(Message):
     """Shut the guest down after *timeout* seconds; *reboot* is the string ``True`` or ``False``."""
 
@@ -277,21 +250,18 @@ class Shutdown(Message):
     reboot: str = argument("reboot", one_of("True", "False"))
 
 
-@dataclasses.dataclass(frozen=True)
 class Hibernate(Message):
     """Suspend the guest to disk or to memory."""
 
     state: str = argument("state", one_of("disk", "mem"), default="disk")
 
 
-@dataclasses.dataclass(frozen=True)
 class SetNumberOfCpus(Message):
     """Bring CPUs on- or offline; the guest answers number-of-cpus."""
 
     count: int = argument("count", POSITIVE)
 
 
-@dataclasses.dataclass(frozen=True)
 class LifecycleEvent(Message):
     """Something happens to the whole VM: the guest runs its hooks, then answers completion where there is a reply id."""
 
@@ -300,7 +270,6 @@ class LifecycleEvent(Message):
     reply_id: Optional[str] = argument("reply_id", TEXT, default=None)
 
 
-@dataclasses.dataclass(frozen=True)
 class Completion(Message):
     """The answer to a command with a reply id; more members depend on the command."""
 

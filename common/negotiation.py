@@ -25,7 +25,6 @@ Instants (attributes ``…_at``) are seconds of the caller's monotonic clock.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from typing import Optional
 
@@ -49,31 +48,31 @@ PROMPT_FRUITLESS = 20
 FRUITLESS_PERIOD = 1.0
 
 
-@dataclasses.dataclass
 class HostNegotiation:
     """The host's half, for one guest."""
 
-    supported: Optional[Version]
-    agreed: Version = Version.V0
-    #: Whether a heartbeat has come on this channel; until then nothing is known of the guest.
-    met: bool = False
-    advertised: Optional[int] = None
-    reported_in_use: Optional[int] = None
-    #: Whether this guest may be pushed to at all: it sends the field, and this host knows versions.
-    takes_pushes: bool = False
-    push_due: bool = False
-    #: A message newer than agreed came after the last push.
-    newer_unanswered: bool = False
-    #: Such a message has been answered since the last heartbeat.
-    newer_answered: bool = False
-    #: Pushes in a row for want of belief.
-    doubts: int = 0
-    #: Repairs in a row of a guest that says what it uses and does not follow.
-    fruitless: int = 0
-    #: What it sends below the agreed version renews a belief.
-    trusted: bool = False
-    believed_at: Optional[float] = None
-    pushed_at: Optional[float] = None
+    def __init__(self, supported: Optional[Version]) -> None:
+        self.supported = supported
+        self.agreed = Version.V0
+        #: Whether a heartbeat has come on this channel; until then nothing is known of the guest.
+        self.met = False
+        self.advertised: Optional[int] = None
+        self.reported_in_use: Optional[int] = None
+        #: Whether this guest may be pushed to at all: it sends the field, and this host knows versions.
+        self.takes_pushes = False
+        self.push_due = False
+        #: A message newer than agreed came after the last push.
+        self.newer_unanswered = False
+        #: Such a message has been answered since the last heartbeat.
+        self.newer_answered = False
+        #: Pushes in a row for want of belief.
+        self.doubts = 0
+        #: Repairs in a row of a guest that says what it uses and does not follow.
+        self.fruitless = 0
+        #: What it sends below the agreed version renews a belief.
+        self.trusted = False
+        self.believed_at: Optional[float] = None
+        self.pushed_at: Optional[float] = None
 
     @property
     def in_use(self) -> Optional[int]:
@@ -193,14 +192,14 @@ class Offer(enum.Enum):
     CLOSED = "the host knows no versions, or has pushed"
 
 
-@dataclasses.dataclass
 class GuestNegotiation:
     """The guest's half."""
 
-    supported: Optional[Version]
-    in_use: Version = Version.V0
-    offer: Offer = Offer.UNSEEN
-    host_repairs: bool = False
+    def __init__(self, supported: Optional[Version]) -> None:
+        self.supported = supported
+        self.in_use = Version.V0
+        self.offer = Offer.UNSEEN
+        self.host_repairs = False
 
     def channel_changed(self) -> None:
         """The port was opened, or the host went away: start from nothing."""

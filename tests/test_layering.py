@@ -1,12 +1,15 @@
 """The layers: ``host_agent → common ← guest_agent``; ``common`` does no I/O and reads no clock, the guest stays small.
 
-Imports are read from the sources, wherever they stand; nothing is imported. Directories are checked as well: a directory of
+Imports are read from the sources, wherever they stand; nothing is imported, but once in an interpreter of its own, to see
+what the resident part of the guest agent drags in from the standard library. Directories are checked as well: a directory of
 tests without ``__init__.py`` shadows the package of that name, and ``packaging`` with one shadows PyPI's.
 """
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +38,18 @@ FORBIDDEN = {
 
 #: Built-in functions that do I/O or import behind the back of the checks above.
 CALLS_FORBIDDEN_IN_COMMON = frozenset({"open", "print", "input", "breakpoint", "eval", "exec", "__import__"})
+
+#: Large modules of the standard library, for which a process that is to stay small has no room.
+HEAVY = frozenset(["argparse", "configparser", "dataclasses", "datetime", "inspect", "logging", "subprocess", "threading"])
+
+#: Imports one module, and prints which modules that has loaded.
+IMPORTER = """
+import sys
+module, *sys.path = sys.argv[1:]
+before = set(sys.modules)
+__import__(module)
+print(*sys.modules.keys() - before)
+"""
 
 
 def _imports(source: str, package: str) -> Iterator[str]:
@@ -81,6 +96,12 @@ def _directories(top: Path) -> list[Path]:
     """*top* and each directory below that holds Python sources, at any depth."""
     below = (path for path in top.rglob("*") if path.is_dir() and path.name != "__pycache__")
     return [path for path in (top, *below) if any(path.rglob("*.py"))]
+
+
+def _loaded_by(module: str) -> set[str]:
+    """What importing *module* loads, in an interpreter without site: that one loads what its installation tells it to."""
+    command = [sys.executable, "-I", "-S", "-c", IMPORTER, module, str(ROOT), *sys.path]
+    return set(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.split())
 
 
 # ---- The sources ----
@@ -134,6 +155,19 @@ def test_a_module_that_reaches_out_of_its_layer_is_found(package: str, source: s
 )
 def test_a_module_that_stays_in_its_layer_is_not_accused(package: str, source: str) -> None:
     assert _violations(source, package) == []
+
+
+# ---- The weight ----
+
+
+def test_the_core_of_a_session_loads_nothing_heavy() -> None:
+    loaded = _loaded_by("common.session")
+    assert "common.messages" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_a_module_that_loads_something_heavy_is_found() -> None:
+    assert {"argparse", "configparser"} <= _loaded_by("common.settings") & HEAVY
 
 
 # ---- The directories ----

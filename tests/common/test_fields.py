@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -27,6 +26,7 @@ from common.fields import (
     record,
     rest,
 )
+from common.records import Record
 
 _WORD = one_of("on", "off")
 _TEXTS = list_of(TEXT)
@@ -34,8 +34,7 @@ _COUNTS = mapping_of(INTEGER)
 _DISK = record(path=TEXT, used=NATURAL)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Example:
+class _Example(Record):
     """One field of every sort."""
 
     count: int = argument("the-count", NATURAL)

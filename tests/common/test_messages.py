@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -66,8 +65,8 @@ def test_the_sample_says_every_argument(row: Row) -> None:
 @ROWS
 def test_a_message_cannot_be_changed(row: Row) -> None:
     message, _ = row.message_class.from_arguments(arguments_for(row))
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        message.anything = 1  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="frozen"):
+        message.anything = 1  # type: ignore[assignment]
 
 
 @ROWS

@@ -1199,4 +1199,4 @@ def _outcome(peer: Session) -> tuple[Any, ...]:
         state = peer.negotiation
         return counted, state.agreed, state.met, state.advertised, state.reported_in_use
     assert isinstance(peer, GuestSession)
-    return counted, peer.negotiation
+    return counted, vars(peer.negotiation)

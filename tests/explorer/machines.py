@@ -8,7 +8,6 @@ when something was last heard), its instants shifted so that now is 0.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import pickle
 from typing import Any, Callable, NamedTuple, Optional
@@ -330,11 +329,8 @@ def _shift(peer: Any, seconds: float) -> None:
     """Let *seconds* pass, by moving every instant of *peer* into the past; one that is past all limits stays there."""
     if isinstance(peer, session.HostSession):
         state = peer.negotiation
-        peer.negotiation = dataclasses.replace(
-            state,
-            believed_at=_earlier(state.believed_at, seconds, BELIEF_LASTS),
-            pushed_at=_earlier(state.pushed_at, seconds, REPAIR_PERIOD),
-        )
+        state.believed_at = _earlier(state.believed_at, seconds, BELIEF_LASTS)
+        state.pushed_at = _earlier(state.pushed_at, seconds, REPAIR_PERIOD)
     elif isinstance(peer, session.GuestSession) and peer._heartbeat_at is not None:
         peer._heartbeat_at -= seconds
 

@@ -197,7 +197,8 @@ def _counterexample(worlds: Worlds, promise: Promise, *, depth: int) -> str:
 def _host_with(rules: type[negotiation.HostNegotiation]) -> Callable[[Optional[Version], int], session.HostSession]:
     def make(supported: Optional[Version], handed_over: int) -> session.HostSession:
         host = WatchedHost(supported, "H")
-        host.negotiation = rules(supported, agreed=versions.negotiate(supported, handed_over))
+        host.negotiation = rules(supported)
+        host.negotiation.agreed = versions.negotiate(supported, handed_over)
         return host
 
     return make
@@ -245,21 +246,20 @@ def _any_hosts() -> Iterator[WatchedHost]:
             host = WatchedHost(supported, "H")
             host.connected(0.0)
             host.data_to_send()
-            host.negotiation = negotiation.HostNegotiation(
-                supported,
-                agreed=agreed,
-                met=takes_pushes,
-                advertised=int(agreed) if takes_pushes else None,
-                reported_in_use=in_use,
-                takes_pushes=takes_pushes and supported is not None,
-                newer_unanswered=newer,
-                newer_answered=newer,
-                doubts=2 if tried else 0,
-                fruitless=4 if tried else 0,
-                trusted=tried and believed is not None,
-                believed_at=believed,
-                pushed_at=0.0 if tried else None,
-            )
+            state = host.negotiation
+            state.agreed = agreed
+            state.met = takes_pushes
+            state.advertised = int(agreed) if takes_pushes else None
+            state.reported_in_use = in_use
+            state.takes_pushes = takes_pushes and supported is not None
+            state.push_due = False
+            state.newer_unanswered = newer
+            state.newer_answered = newer
+            state.doubts = 2 if tried else 0
+            state.fruitless = 4 if tried else 0
+            state.trusted = tried and believed is not None
+            state.believed_at = believed
+            state.pushed_at = 0.0 if tried else None
             yield host
 
 
@@ -270,7 +270,9 @@ def _any_guests() -> Iterator[WatchedGuest]:
             guest.opened(0.0)
             guest.events()
             guest.data_to_send()
-            guest.negotiation = negotiation.GuestNegotiation(supported, in_use, offer, repairs)
+            guest.negotiation.in_use = in_use
+            guest.negotiation.offer = offer
+            guest.negotiation.host_repairs = repairs
             yield guest
 
 
