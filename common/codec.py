@@ -11,7 +11,6 @@ standard library's strict parser. Of equal member names the last one counts, wit
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -51,7 +50,7 @@ def decode(line: bytes) -> tuple[str, dict[str, Any]]:
     try:
         value = _clean(ujson.loads(text), DEPTH_LIMIT)
         if _SUSPICIOUS.search(text):
-            json.loads(text, parse_constant=_refuse_constant)
+            _read_strictly(text)
     except (ValueError, RecursionError) as error:
         raise errors.MalformedLine(f"not JSON: {_brief(error)}", line) from None
     if not isinstance(value, dict):
@@ -94,6 +93,16 @@ def _clean(value: Any, depth: int) -> Any:
             return {characters.clean(key): _clean(member, depth - 1) for key, member in value.items()}
         return [_clean(member, depth - 1) for member in value]
     return value
+
+
+def _read_strictly(text: str) -> None:
+    """The second opinion.
+
+    :raises ValueError: it is no JSON.
+    """
+    import json  # only here: it is large, and peers that write such lines are rare
+
+    json.loads(text, parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> NoReturn:
