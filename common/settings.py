@@ -10,7 +10,7 @@ import argparse
 import configparser
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional
 
 from . import versions
@@ -38,6 +38,8 @@ class Setting:
     :ivar default: the value (not text) where nothing is said; for a repeated one a tuple.
     :ivar show: turns a value back into text.
     :ivar repeated: an option that may be given more than once; in the file its values stand on lines of their own.
+    :ivar words: for a repeated one: values may also stand on one line, with spaces or commas between them.
+    :ivar section: its section of the file; empty for the program's main one. Only settings of that one are options too.
     """
 
     name: str
@@ -48,11 +50,13 @@ class Setting:
     metavar: str
     show: Callable[[Any], str] = str
     repeated: bool = False
+    words: bool = False
+    section: str = ""
 
     @property
     def attribute(self) -> str:
         """The name by which a program reads the value."""
-        return self.name.replace("-", "_")
+        return "_".join(part.replace("-", "_") for part in (self.section, self.name) if part)
 
     def parse(self, text: str) -> Any:
         """The value that *text* (of a file, or of one use of the option) stands for.
@@ -64,9 +68,10 @@ class Setting:
                 raise ValueError("more than one line")
             return self.read(text.strip())
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if any(line.startswith(_COMMENTS) for line in lines):
+        values = [word for line in lines for word in line.replace(",", " ").split()] if self.words else lines
+        if any(value.startswith(_COMMENTS) for value in values):
             raise ValueError("a file could not say this: it would be a comment there")
-        return tuple(self.read(line) for line in lines)
+        return tuple(self.read(value) for value in values)
 
     def format(self, value: Any) -> str:
         """*value* as a file would say it."""
@@ -76,8 +81,10 @@ class Setting:
 
 
 def add_options(parser: argparse.ArgumentParser, settings: Iterable[Setting]) -> None:
-    """Give *parser* one option per setting."""
+    """Give *parser* one option per setting of the main section."""
     for setting in settings:
+        if setting.section:
+            continue
         parser.add_argument(
             f"--{setting.name}",
             dest=setting.attribute,
@@ -92,7 +99,7 @@ def resolve(
 ) -> dict[str, Any]:
     """The effective values by attribute name.
 
-    :param section: the only section that a file may have.
+    :param section: the name of the main section in a file.
     :param files: (path, text) of each configuration file; a later one counts more.
     :raises SettingsError: a file or an option is wrong.
     """
@@ -103,13 +110,31 @@ def resolve(
     return values
 
 
-def show(settings: Iterable[Setting], section: str, values: Mapping[str, Any]) -> str:
-    """*values* as a configuration file that has the same effect."""
-    lines = [f"[{section}]"]
+def show(settings: Sequence[Setting], section: str, values: Mapping[str, Any]) -> str:
+    """*values* as a configuration file that has the same effect.
+
+    :param section: the name of the main section.
+    """
+    sections = by_section(settings, section)
+    return "\n\n".join("\n".join(_shown(name, settings, values)) for name, settings in sections.items())
+
+
+def by_section(settings: Iterable[Setting], section: str) -> dict[str, list[Setting]]:
+    """The *settings* of each section, in their order.
+
+    :param section: the name of the main section.
+    """
+    sections: dict[str, list[Setting]] = {}
+    for setting in settings:
+        sections.setdefault(setting.section or section, []).append(setting)
+    return sections
+
+
+def _shown(section: str, settings: Iterable[Setting], values: Mapping[str, Any]) -> Iterator[str]:
+    yield f"[{section}]"
     for setting in settings:
         text = setting.format(values[setting.attribute])
-        lines.append(f"{setting.name} ={' ' if text and not text.startswith(chr(10)) else ''}{text}")
-    return "\n".join(lines)
+        yield f"{setting.name} ={' ' if text and not text.startswith(chr(10)) else ''}{text}"
 
 
 def _from_file(settings: Sequence[Setting], section: str, path: str, text: str) -> dict[str, Any]:
@@ -122,24 +147,29 @@ def _from_file(settings: Sequence[Setting], section: str, path: str, text: str) 
         ) from None
     except configparser.Error as error:
         raise SettingsError(f"{path}: {' '.join(str(error).split())}") from None
-    known = {setting.name: setting for setting in settings}
+    sections = by_section(settings, section)
+    values: dict[str, Any] = {}
     for name in parser.sections():
-        if name != section:
-            raise SettingsError(f"{path}: unknown section [{name}]; allowed: [{section}]")
-    values = {}
-    for key, value in parser.items(section) if parser.has_section(section) else []:
-        where = f"{path}: [{section}] {key}"
-        key = key.replace("_", "-")
-        if key not in known:
-            raise SettingsError(f"{where}: unknown key; allowed: {', '.join(sorted(known))}")
-        values[known[key].attribute] = _parse(known[key], value, where)
+        if name not in sections:
+            allowed = ", ".join(f"[{each}]" for each in sections)
+            raise SettingsError(f"{path}: unknown section [{name}]; allowed: {allowed}")
+        values.update(_from_section(sections[name], f"{path}: [{name}]", parser.items(name)))
     return values
+
+
+def _from_section(settings: Iterable[Setting], where: str, items: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
+    known = {setting.name: setting for setting in settings}
+    for key, value in items:
+        name = key.replace("_", "-")
+        if name not in known:
+            raise SettingsError(f"{where} {name}: unknown key; allowed: {', '.join(sorted(known))}")
+        yield known[name].attribute, _parse(known[name], value, f"{where} {name}")
 
 
 def _from_options(settings: Sequence[Setting], options: argparse.Namespace) -> dict[str, Any]:
     given = {}
     for setting in settings:
-        text = getattr(options, setting.attribute)
+        text = None if setting.section else getattr(options, setting.attribute)
         if text is not None:
             joined = "\n".join(text) if setting.repeated else text
             given[setting.attribute] = _parse(setting, joined, f"--{setting.name}")

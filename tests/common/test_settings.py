@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -176,6 +177,112 @@ def test_a_key_may_be_written_as_the_program_writes_it_inside() -> None:
 def test_a_file_that_begins_without_a_section_is_told_how_to_begin() -> None:
     with pytest.raises(SettingsError, match=r"line 1 stands before any section; begin the file with \[host\]$"):
         _resolve("max-api-version = 1\n")
+
+
+# ---- Sections ----
+
+DEADLINE = settings.seconds("deadline", "seconds that a command may take", 60.0)
+COMMANDS_DEADLINE = dataclasses.replace(DEADLINE, section="commands")
+HOOKS_DEADLINE = dataclasses.replace(DEADLINE, section="hooks", default=30.0)
+ALLOW = Setting(
+    name="allow-names",
+    help="commands that may be given",
+    read=str,
+    allowed="names",
+    default=("echo",),
+    metavar="NAMES",
+    repeated=True,
+    words=True,
+    section="commands",
+)
+SECTIONED = (PERIOD, COMMANDS_DEADLINE, HOOKS_DEADLINE, ALLOW)
+
+
+def _sectioned(*files: str, options: tuple[str, ...] = ()) -> dict[str, Any]:
+    parser = argparse.ArgumentParser()
+    settings.add_options(parser, SECTIONED)
+    named = [(f"/etc/{number}.conf", text) for number, text in enumerate(files)]
+    return settings.resolve(SECTIONED, parser.parse_args(options), "host", named)
+
+
+def test_settings_of_one_name_in_two_sections_are_two_values() -> None:
+    values = _sectioned("[hooks]\ndeadline = 3\n[commands]\ndeadline = 2\n[host]\nperiod = 1\n")
+    assert values == {"period": 1.0, "commands_deadline": 2.0, "hooks_deadline": 3.0, "commands_allow_names": ("echo",)}
+
+
+def test_a_later_file_counts_more_than_an_earlier_one_section_by_section() -> None:
+    values = _sectioned("[hooks]\ndeadline = 3\n[commands]\ndeadline = 2\n", "[hooks]\ndeadline = 4\n")
+    assert (values["commands_deadline"], values["hooks_deadline"]) == (2.0, 4.0)
+
+
+def test_an_option_of_the_main_section_leaves_the_others_alone() -> None:
+    values = _sectioned("[commands]\ndeadline = 2\n", options=("--period", "9"))
+    assert (values["period"], values["commands_deadline"]) == (9.0, 2.0)
+
+
+def test_only_the_settings_of_the_main_section_are_options() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    settings.add_options(parser, SECTIONED)
+    assert parser.format_usage().split()[-2:] == ["[--period", "SECONDS]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[command]\n", "/etc/0.conf: unknown section [command]; allowed: [host], [commands], [hooks]"),
+        ("[hooks]\nperiod = 1\n", "/etc/0.conf: [hooks] period: unknown key; allowed: deadline"),
+        ("[host]\ndeadline = 1\n", "/etc/0.conf: [host] deadline: unknown key; allowed: period"),
+        (
+            "[commands]\ndeadline = soon\n",
+            "/etc/0.conf: [commands] deadline: 'soon' is not allowed; allowed: a number of seconds above 0",
+        ),
+    ],
+)
+def test_a_mistake_in_a_section_is_told_with_what_is_allowed_in_that_one(text: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        _sectioned(text)
+    assert str(caught.value) == said
+
+
+def test_settings_are_sorted_into_their_sections_in_their_order() -> None:
+    assert settings.by_section(SECTIONED, "host") == {
+        "host": [PERIOD],
+        "commands": [COMMANDS_DEADLINE, ALLOW],
+        "hooks": [HOOKS_DEADLINE],
+    }
+
+
+def test_values_are_shown_section_by_section() -> None:
+    assert settings.show(SECTIONED, "host", _sectioned()) == (
+        "[host]\nperiod = 5\n\n[commands]\ndeadline = 60\nallow-names =\n    echo\n\n[hooks]\ndeadline = 30"
+    )
+
+
+@given(st.lists(st.text("ab#;=[]-é", min_size=1), max_size=4))
+def test_what_is_shown_of_sections_has_the_same_effect_when_it_is_read_again(words: list[str]) -> None:
+    try:
+        values = _sectioned(f"[commands]\nallow-names = {' '.join(words)}\ndeadline = 1\n[hooks]\ndeadline = 2\n")
+    except SettingsError:
+        # What would be a comment, once it stands on a line of its own, is refused.
+        assert any(word[0] in "#;" for word in words)
+        return
+    assert values["commands_allow_names"] == tuple(words)
+    assert _sectioned(settings.show(SECTIONED, "host", values)) == values
+
+
+@pytest.mark.parametrize("text", ["a b", "a, b", "a,b,", ",a,,b", "\n  a\n  b", "a\n  ,b", "\ta\t,\tb"])
+def test_words_stand_on_one_line_or_on_several(text: str) -> None:
+    assert ALLOW.parse(text) == ("a", "b")
+    assert _sectioned(f"[commands]\nallow_names = {text}\n")["commands_allow_names"] == ("a", "b")
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", "\n"])
+def test_no_words_are_none(text: str) -> None:
+    assert ALLOW.parse(text) == ()
+
+
+def test_values_that_are_no_words_keep_their_spaces_and_commas() -> None:
+    assert PATHS.parse("/a b\n/c,d") == ("/a b", "/c,d")
 
 
 # ---- Options and their help ----
