@@ -265,8 +265,9 @@ class SetNumberOfCpus(Message):
 class LifecycleEvent(Message):
     """Something happens to the whole VM: the guest runs its hooks, then answers completion where there is a reply id."""
 
-    type: str = argument("type", one_of("before_migration", "after_migration", "before_hibernation", "after_hibernation"))
-    failure: Optional[bool] = argument("failure", BOOLEAN, default=None)
+    #: Which of its events there are is known to the guest agent, which answers an unknown one, too.
+    type: str = argument("type", TEXT)
+    failure: Optional[bool] = argument("failure", BOOLEAN, default=None, lenient=True)
     reply_id: Optional[str] = argument("reply_id", TEXT, default=None)
 
 

@@ -512,6 +512,13 @@ class GuestSession(Session):
         self._heartbeat_at = now + self._period
         self._settle(now)
 
+    def beat_every(self, seconds: float, now: float) -> None:
+        """Send heartbeats in another rhythm from now on."""
+        if seconds != self._period:
+            self._period = seconds
+            if self._heartbeat_at is not None:
+                self._heartbeat_at = now + seconds
+
     def send_heartbeat(self, free_ram: Optional[str], memory_stat: Optional[Mapping[str, int]]) -> None:
         """Answer ``HeartbeatWanted``.
 

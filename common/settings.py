@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import configparser
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional
 
@@ -19,9 +18,16 @@ from .versions import Version
 #: A configuration file is not larger than this, in bytes.
 FILE_LIMIT = 1024 * 1024
 
+#: The spans of time that a program can keep to, in seconds: a shorter one keeps it busy with nothing else, and the system's
+#: calls that wait can't express every longer one. A year is more than anybody waits.
+SHORTEST, LONGEST = 0.1, 365 * 86400.0
+
 LOG_LEVELS = ("error", "warning", "info", "debug")
 
 _COMMENTS = ("#", ";")
+
+#: So much of a wrong line is quoted, in characters.
+_QUOTED = 60
 
 
 class SettingsError(Exception):
@@ -38,6 +44,7 @@ class Setting:
     :ivar default: the value (not text) where nothing is said; for a repeated one a tuple.
     :ivar show: turns a value back into text.
     :ivar repeated: an option that may be given more than once; in the file its values stand on lines of their own.
+    :ivar needed: for a repeated one: there must be a value.
     :ivar words: for a repeated one: values may also stand on one line, with spaces or commas between them.
     :ivar section: its section of the file; empty for the program's main one. Only settings of that one are options too.
     """
@@ -50,6 +57,7 @@ class Setting:
     metavar: str
     show: Callable[[Any], str] = str
     repeated: bool = False
+    needed: bool = False
     words: bool = False
     section: str = ""
 
@@ -71,6 +79,8 @@ class Setting:
         values = [word for line in lines for word in line.replace(",", " ").split()] if self.words else lines
         if any(value.startswith(_COMMENTS) for value in values):
             raise ValueError("a file could not say this: it would be a comment there")
+        if self.needed and not values:
+            raise ValueError("none")
         return tuple(self.read(value) for value in values)
 
     def format(self, value: Any) -> str:
@@ -146,7 +156,7 @@ def _from_file(settings: Sequence[Setting], section: str, path: str, text: str) 
             f"{path}: line {error.lineno} stands before any section; begin the file with [{section}]"
         ) from None
     except configparser.Error as error:
-        raise SettingsError(f"{path}: {' '.join(str(error).split())}") from None
+        raise SettingsError(f"{path}: {_what_is_wrong(error, text)}") from None
     sections = by_section(settings, section)
     values: dict[str, Any] = {}
     for name in parser.sections():
@@ -155,6 +165,19 @@ def _from_file(settings: Sequence[Setting], section: str, path: str, text: str) 
             raise SettingsError(f"{path}: unknown section [{name}]; allowed: {allowed}")
         values.update(_from_section(sections[name], f"{path}: [{name}]", parser.items(name)))
     return values
+
+
+def _what_is_wrong(error: configparser.Error, text: str) -> str:
+    """*error*, which the parser found in *text*, in one sentence."""
+    if isinstance(error, configparser.ParsingError):
+        number = error.errors[0][0]
+        line = text.split("\n")[number - 1].strip()
+        return f"line {number}, {line[:_QUOTED]!r}, is not allowed; allowed: key = value"
+    if isinstance(error, configparser.DuplicateOptionError):
+        return f"[{error.section}] {error.option}: line {error.lineno} says it again; allowed: a key once in a section"
+    if isinstance(error, configparser.DuplicateSectionError):
+        return f"[{error.section}]: line {error.lineno} begins it again; allowed: a section once in a file"
+    return " ".join(str(error).split())
 
 
 def _from_section(settings: Iterable[Setting], where: str, items: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
@@ -227,18 +250,22 @@ ALLOWED_VERSIONS = f"a number from 0 to {int(versions.newest())}, or none"
 
 
 def read_seconds(text: str) -> float:
-    """A positive, finite number of seconds."""
+    """A number of seconds that a program can keep to."""
     if not text.isascii() or "_" in text:
         raise ValueError(text)
     seconds = float(text)
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not SHORTEST <= seconds <= LONGEST:
         raise ValueError(text)
     return seconds
 
 
 def show_seconds(seconds: float) -> str:
     """The reverse of ``read_seconds``."""
-    return f"{seconds:.0f}" if seconds.is_integer() and seconds < 1e15 else repr(seconds)
+    return f"{seconds:.0f}" if seconds.is_integer() else repr(seconds)
+
+
+#: What ``read_seconds`` takes.
+ALLOWED_SECONDS = f"a number of seconds from {show_seconds(SHORTEST)} to {show_seconds(LONGEST)}"
 
 
 def read_choice(*words: str) -> Callable[[str], str]:
@@ -271,7 +298,7 @@ def seconds(name: str, help: str, default: float) -> Setting:  # noqa: A002 - se
         name=name,
         help=help,
         read=read_seconds,
-        allowed="a number of seconds above 0",
+        allowed=ALLOWED_SECONDS,
         default=default,
         metavar="SECONDS",
         show=show_seconds,

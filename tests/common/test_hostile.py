@@ -217,9 +217,8 @@ def test_an_argument_of_a_wrong_type_costs_at_most_its_own_message(row: Row, arg
         peer = side.receiver()
         line = codec.encode(row.name, {**arguments_for(row), argument.wire: value}).rstrip(b"\n")
         names, complaints = _received(peer, line, side, cut)
-        assert names == ([row.name] if argument.lenient and row.direction is Direction.TO_HOST else []) + [side.next_name], (
-            value
-        )
+        handed_over = argument.lenient and row.name != "refresh"
+        assert names == ([row.name] if handed_over else []) + [side.next_name], value
         assert complaints == 1
         assert bool(peer.counters.dropped) is not argument.lenient
         assert bool(peer.counters.mistyped + peer.counters.invalid_versions) is argument.lenient

@@ -132,6 +132,12 @@ def test_a_refresh_with_a_bad_version_is_still_a_refresh() -> None:
     assert (refresh, sorted(mistyped)) == (messages.Refresh(), ["apiVersion", "hostId"])
 
 
+def test_a_lifecycle_event_that_can_not_be_understood_is_still_one_that_can_be_answered() -> None:
+    told = {"type": "of-the-future", "failure": "yes", "reply_id": "r"}
+    event, mistyped = messages.LifecycleEvent.from_arguments(told)
+    assert (event, mistyped) == (messages.LifecycleEvent(type="of-the-future", reply_id="r"), ["failure"])
+
+
 @pytest.mark.parametrize("reboot", [True, "true", "yes", 1, None])
 def test_whether_to_reboot_is_said_by_two_words_and_nothing_else(reboot: Any) -> None:
     with pytest.raises(errors.InvalidArguments, match=r"^reboot: "):

@@ -29,7 +29,7 @@ PERIOD = Setting(
     name="period",
     help="seconds between two heartbeats",
     read=settings.read_seconds,
-    allowed="a number of seconds above 0",
+    allowed="a number of seconds from 0.1 to 31536000",
     default=5.0,
     metavar="SECONDS",
     show=settings.show_seconds,
@@ -124,9 +124,11 @@ def test_an_unknown_key_is_an_error_that_names_file_section_and_key_and_what_is_
         ("max-api-version", "-1", "a number from 0 to 3, or none"),
         ("max-api-version", "3.0", "a number from 0 to 3, or none"),
         ("max-api-version", "", "a number from 0 to 3, or none"),
-        ("period", "0", "a number of seconds above 0"),
-        ("period", "five", "a number of seconds above 0"),
-        ("period", "nan", "a number of seconds above 0"),
+        ("period", "0", "a number of seconds from 0.1 to 31536000"),
+        ("period", "five", "a number of seconds from 0.1 to 31536000"),
+        ("period", "1e-9", "a number of seconds from 0.1 to 31536000"),
+        ("period", "1e12", "a number of seconds from 0.1 to 31536000"),
+        ("period", "nan", "a number of seconds from 0.1 to 31536000"),
         ("log-level", "loud", "info or debug"),
     ],
 )
@@ -153,6 +155,27 @@ def test_a_file_that_is_no_configuration_is_an_error_of_one_line_that_names_it(t
     said = _error(text)
     assert said.startswith("/etc/0.conf: ")
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[host]\n\nperiod 7\nwatch\n", "line 3, 'period 7', is not allowed; allowed: key = value"),
+        ("[host]\n= 7\n", "line 2, '= 7', is not allowed; allowed: key = value"),
+        (f"[host]\n{'x' * 999}\n", f"line 2, '{'x' * 60}', is not allowed; allowed: key = value"),
+        ("[host]\n\x1b[m\n", r"line 2, '\x1b[m', is not allowed; allowed: key = value"),
+        ("[host]\nperiod = 7\nperiod = 8\n", "[host] period: line 3 says it again; allowed: a key once in a section"),
+        ("[host]\n[host]\n", "[host]: line 2 begins it again; allowed: a section once in a file"),
+    ],
+)
+def test_a_line_that_is_no_part_of_a_configuration_is_told_with_its_number_and_what_is_allowed(text: str, said: str) -> None:
+    assert _error(text) == f"/etc/0.conf: {said}"
+
+
+def test_a_repeated_setting_that_is_needed_has_a_value() -> None:
+    needed = dataclasses.replace(PATHS, needed=True)
+    with pytest.raises(SettingsError, match=r"^f: \[host\] watch: '' is not allowed; allowed: a path$"):
+        settings.resolve([needed], argparse.Namespace(watch=None), "host", [("f", "[host]\nwatch =\n")])
 
 
 def test_a_value_of_more_than_one_line_is_bad_where_one_value_is_wanted() -> None:
@@ -234,7 +257,7 @@ def test_only_the_settings_of_the_main_section_are_options() -> None:
         ("[host]\ndeadline = 1\n", "/etc/0.conf: [host] deadline: unknown key; allowed: period"),
         (
             "[commands]\ndeadline = soon\n",
-            "/etc/0.conf: [commands] deadline: 'soon' is not allowed; allowed: a number of seconds above 0",
+            "/etc/0.conf: [commands] deadline: 'soon' is not allowed; allowed: a number of seconds from 0.1 to 31536000",
         ),
     ],
 )
@@ -329,7 +352,7 @@ def test_a_setting_with_no_values_is_shown_as_an_empty_one() -> None:
 
 @given(
     st.sampled_from([None, *Version]),
-    st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    st.floats(settings.SHORTEST, settings.LONGEST),
     st.sampled_from(["info", "debug"]),
     st.lists(st.text("/abz.%= #;:[]-é", min_size=1), max_size=4),
 )
@@ -365,15 +388,34 @@ def test_what_is_allowed_as_a_maximum_follows_the_newest_version() -> None:
     assert f"a number from 0 to {int(versions.newest())}, or none" == settings.ALLOWED_VERSIONS
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("5", 5.0), ("0.25", 0.25), ("1e3", 1000.0)])
-def test_seconds_are_a_number_above_0(text: str, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5", 5.0), ("0.25", 0.25), ("1e3", 1000.0), ("0.1", 0.1), ("31536000", 31536000.0)]
+)
+def test_seconds_are_a_number_that_a_program_can_keep_to(text: str, seconds: float) -> None:
     assert settings.read_seconds(text) == seconds
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "-1", "nan", "inf", "Infinity", "1e999", "5s", "0x5", "1_000", "\N{ARABIC-INDIC DIGIT THREE}"]
+    "text",
+    [
+        "",
+        "0",
+        "-1",
+        "1e-9",
+        "0.099",
+        "31536001",
+        "1e12",
+        "nan",
+        "inf",
+        "Infinity",
+        "1e999",
+        "5s",
+        "0x5",
+        "1_000",
+        "\N{ARABIC-INDIC DIGIT THREE}",
+    ],
 )
-def test_seconds_that_are_none_or_without_end_are_refused(text: str) -> None:
+def test_seconds_that_are_none_too_few_or_too_many_are_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 — its text is replaced by what is allowed
         settings.read_seconds(text)
 
