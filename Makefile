@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 # tox looks for its Pythons on the path; those of pyenv need not be on it otherwise.
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
-.PHONY: help demo demo-vm test lint explore clean
+.PHONY: help demo demo-vm test lint explore bench-guest packages clean
 
 help:
 	@echo "make demo     install into $(VENV) and play the demonstration"
@@ -14,6 +14,8 @@ help:
 	@echo "make test     run the whole test suite, through tox, on every Python that is there"
 	@echo "make lint     check style and types"
 	@echo "make explore  explore the negotiation one step deeper than the test suite does"
+	@echo "make bench-guest  measure what the agent costs a guest, beside a bare Python interpreter"
+	@echo "make packages  build .deb and .rpm packages into dist, and check them"
 	@echo "make clean    remove everything that make made"
 
 demo: $(STAMP)
@@ -25,12 +27,20 @@ demo-vm: $(STAMP)
 test: $(STAMP)
 	@$(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner
 	@$(VENV)/bin/tox run -e vm
+	@$(VENV)/bin/tox run -e packaging
 
 lint: $(STAMP)
 	@$(VENV)/bin/tox run -e lint
 
 explore: $(STAMP)
 	VMACCORD_EXPLORE=deep $(VENV)/bin/python -m pytest -s tests/explorer
+
+bench-guest: $(STAMP)
+	@$(VENV)/bin/python -m tests.bench.guest
+
+packages:
+	@packaging/build
+	@packaging/check
 
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

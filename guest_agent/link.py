@@ -54,11 +54,14 @@ class Link:
         self.up = False
         #: Whether what waits to be written has grown too large.
         self.congested = False
+        #: Another number after each time that something may have been dropped which waited to be written.
+        self.channel = 0
+        #: Seconds after which the port is asked anew whether a host is there.
+        self.look_again = look_again
         self._session = session
         self._open_port = open_port
         self._selector = selector
         self._log = log
-        self._look_again = look_again
         self._port: Optional[Port] = None
         self._give_up_at: Optional[float] = now + patience
         self._retry_at = now
@@ -67,9 +70,35 @@ class Link:
         self._failure = ""
         self._early = b""
 
-    def advance(self, now: float) -> None:
+    @property
+    def open(self) -> bool:
+        """Whether there is a port."""
+        return self._port is not None
+
+    @property
+    def drained(self) -> bool:
+        """Whether all that was handed over has been written."""
+        return self._port is not None and self._port.pending == 0
+
+    def begin_anew(self, session: GuestSession, now: float) -> None:
+        """Go on with another *session*, as if the agent had been started anew."""
+        self._session = session
+        self.channel += 1
+        if self._port is not None and self.up:
+            self._port.drop_unbegun()
+            self.congested = False
+            session.opened(now)
+
+    def change_port(self, now: float) -> None:
+        """Let go of the port, if it is open, and open the one that is now the right one."""
+        if self._port is not None:
+            self._lose_port(self._port, f"{self._port.path}: the port was given up, others are configured", now)
+        self._retry_at = now
+
+    def advance(self, now: float, *, read: bool = True) -> None:
         """Open the port if that is due, notice the host come and go, and read some of what it sent.
 
+        :param read: whether more of that is wanted now; what is not read waits in the port.
         :raises PortMissing: no port appeared for as long as it may be missing at start.
         :raises PortUnusable: the first port that appeared is unusable.
         """
@@ -77,7 +106,7 @@ class Link:
             self._try_to_open(now)
         if self._port is not None:
             try:
-                self._exchange(self._port, now)
+                self._exchange(self._port, now, READS_PER_TURN if read else 0)
             except PortVanished as vanished:
                 self._lose_port(self._port, str(vanished), now)
 
@@ -155,6 +184,7 @@ class Link:
         port.close()
         self._port = None
         self._early = b""
+        self.channel += 1
         self._retry_at = now + RETRY_PERIOD
         if self.up:
             self._end_session()
@@ -162,7 +192,7 @@ class Link:
     # ---- The host ----
 
     def _look(self, port: Port, now: float) -> None:
-        self._look_at = now + self._look_again
+        self._look_at = now + self.look_again
         if port.has_host():
             self._meet_host(port, now)
 
@@ -187,16 +217,21 @@ class Link:
     def _end_session(self) -> None:
         self.up = False
         self.congested = False
+        self.channel += 1
         self._session.host_gone()
 
     # ---- Bytes ----
 
-    def _exchange(self, port: Port, now: float) -> None:
+    def _exchange(self, port: Port, now: float, reads: int) -> None:
         port.acknowledge()
         self._continue_at = None
         if not self.up:
             self._look(port, now)
-        for _ in range(READS_PER_TURN):
+        if not reads:
+            if self.up and not port.has_host():
+                self._lose_host(port, now)
+            return
+        for _ in range(reads):
             received = port.receive()
             if not received:
                 if received is not None and self.up:

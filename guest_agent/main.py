@@ -1,130 +1,120 @@
-"""The command ``vmaccord-guest``: arguments, configuration, logging, signals, exit status. The work is in ``agent``."""
+"""The command ``vmaccord-guest``: configuration, log, signals, exit status. The work is in ``agent``.
+
+A worker reads the command line and the configuration, so that what this takes is not kept for as long as the agent runs.
+Signals that come meanwhile mean what they mean later.
+"""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import logging
-import os
+import select
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Iterator, Sequence
-from typing import NoReturn, Optional
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Callable, NoReturn, Optional
 
-from common import settings, versions
-from common.settings import SettingsError
-
-from . import config, exits, port
+from . import log, port, surroundings
 from .agent import Agent
-from .collectors import collectors
-from .collectors.memory import Meter
+from .config import Configuration
 from .exits import Exit
+from .notify import Notifier
+from .trail import trail
+from .worker import Report, Worker
 
 PROGRAM = "vmaccord-guest"
-
-#: Where the machine's file system begins.
-ROOT = "/"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(Exit.USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the program and return its exit status."""
-    options = _parser().parse_args(arguments)
-    if options.version:
-        print(f"{PROGRAM} {_release()}\nguest API versions: {min(versions.Version)}-{versions.newest()}")
-        return Exit.OK
+    again: list[bool] = []
     try:
-        configuration = config.load(options)
-        if options.show_config:
-            print(configuration.show())
-            return Exit.OK
-        _set_up_logging(configuration.log_level)
-        _work(configuration)
-    except SettingsError as error:
-        return _failed(Exit.BAD_CONFIGURATION, str(error))
+        with _handling({signal.SIGTERM: _leave, signal.SIGINT: _leave, signal.SIGHUP: lambda: again.append(True)}):
+            status, configuration = _begin(arguments)
+            if status < 0:
+                return _failed(Exit.UNEXPECTED, f"reading the configuration was ended by signal {-status}")
+            if configuration is not None:
+                _work(configuration, arguments, again)
+    except KeyboardInterrupt:
+        return Exit.OK
     except port.PortMissing as error:
         return _failed(Exit.NO_PORT, str(error))
     except port.PortUnusable as error:
         return _failed(Exit.PORT_UNUSABLE, str(error))
     except Exception as error:  # noqa: BLE001 - people get a sentence, whatever happens
-        return _failed(Exit.UNEXPECTED, f"unexpected error, please report it: {_trail(error)}")
-    return Exit.OK
+        return _failed(Exit.UNEXPECTED, f"unexpected error, please report it: {trail(error)}")
+    return status
 
 
-def _work(configuration: config.Configuration) -> None:
+def _begin(arguments: Optional[Sequence[str]]) -> tuple[int, Optional[Configuration]]:
+    """The configuration to run with, unless the command line asks for something else."""
+
+    def job(report: Report) -> None:
+        from . import options
+
+        options.begin(arguments, report)
+
+    worker = Worker(job)
+    reported: list[Any] = []
+    try:
+        while worker.status is None:
+            select.select([worker], [], [])
+            reported += worker.reports()
+    finally:
+        worker.end()
+        worker.close()
+    return worker.status, Configuration.from_plain(reported[0]) if reported else None
+
+
+def _work(configuration: Configuration, arguments: Optional[Sequence[str]], again: Sequence[bool]) -> None:
+    """Run the agent; *again*: the configuration is to be read once more, because SIGHUP came while it was read."""
+
+    def reload(report: Report) -> None:
+        from . import options
+
+        options.reload(arguments, report)
+
     agent = Agent(
         configuration,
-        open_port=lambda: port.open_port(port.find(configuration.port)),
-        collectors=collectors(ROOT, configuration.application, time.monotonic),
-        meter=Meter(ROOT, time.monotonic),
+        log.standard_error(configuration.log_level),
+        surroundings.here(),
+        reload=reload,
         clock=time.monotonic,
+        notifier=Notifier(),
     )
     try:
-        with _signals_stop(agent):
+        with _signals(agent):
+            if again:
+                agent.reload()
             agent.run()
     finally:
         agent.close()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=PROGRAM,
-        description="Report what this VM knows of itself to its host, over a virtio-serial port.",
-        epilog=exits.epilog(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="store_true", help="print the release and its API versions, and exit")
-    parser.add_argument("--show-config", action="store_true", help="print the effective configuration, and exit")
-    parser.add_argument(
-        "--config", metavar="FILE", help=f"the configuration file (default: {config.DEFAULT_FILE} if it exists)"
-    )
-    settings.add_options(parser, config.SETTINGS)
-    return parser
-
-
-def _release() -> str:
-    from importlib import metadata
-
+@contextlib.contextmanager
+def _signals(agent: Agent) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the loop, also when they come just before it waits, and SIGHUP reload the configuration."""
+    descriptor_before = signal.set_wakeup_fd(agent.wakeup_descriptor, warn_on_full_buffer=False)
     try:
-        return metadata.version("vmaccord")
-    except metadata.PackageNotFoundError:
-        return "(version unknown)"
-
-
-def _set_up_logging(level: str) -> None:
-    """One line per event on stderr; the journal has a clock of its own."""
-    when = "%(asctime)s " if sys.stderr.isatty() else ""
-    logging.basicConfig(level=level.upper(), format=f"{when}%(levelname)s %(message)s", stream=sys.stderr)
+        with _handling({signal.SIGTERM: agent.stop, signal.SIGINT: agent.stop, signal.SIGHUP: agent.reload}):
+            yield
+    finally:
+        signal.set_wakeup_fd(descriptor_before)
 
 
 @contextlib.contextmanager
-def _signals_stop(agent: Agent) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the loop, also when they come just before it waits."""
-    descriptor_before = signal.set_wakeup_fd(agent.wakeup_descriptor, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, lambda *_: agent.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+def _handling(actions: Mapping[signal.Signals, Callable[[], object]]) -> Iterator[None]:
+    """Have signals do these *actions*."""
+    before = {number: signal.signal(number, lambda *_, act=act: act()) for number, act in actions.items()}
     try:
         yield
     finally:
         for number, action in before.items():
             signal.signal(number, action)
-        signal.set_wakeup_fd(descriptor_before)
 
 
-def _trail(error: Exception) -> str:
-    """What *error* is and the way to it; without its text, which may quote a password."""
-    places = (
-        f"{os.path.basename(frame.f_code.co_filename)}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)
-    )
-    return f"{type(error).__name__} at {', '.join(places)}"
+def _leave() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _failed(status: Exit, text: str) -> Exit:

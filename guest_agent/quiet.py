@@ -7,9 +7,9 @@ own code, never from a peer: their number is bounded.
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 from typing import Callable, Optional
+
+from .log import Log
 
 #: At most this many lines of a topic …
 BURST = 5
@@ -18,12 +18,14 @@ BURST = 5
 PERIOD = 60.0
 
 
-@dataclasses.dataclass
 class _Window:
-    ends_at: float
-    said: int = 0
-    held_back: int = 0
-    last: tuple[int, str] = (logging.NOTSET, "")
+    """The lines of one topic since *ends_at* minus the period."""
+
+    def __init__(self, ends_at: float) -> None:
+        self.ends_at = ends_at
+        self.said = 0
+        self.held_back = 0
+        self.last = ("", "")
 
 
 class QuietLog:
@@ -32,18 +34,18 @@ class QuietLog:
     :param clock: seconds, monotonic.
     """
 
-    def __init__(self, log: logging.Logger, clock: Callable[[], float]) -> None:
+    def __init__(self, log: Log, clock: Callable[[], float]) -> None:
         self._log = log
         self._clock = clock
         self._windows: dict[str, _Window] = {}
 
     def info(self, topic: str, text: str) -> None:
         """Say *text* for people who look at what happens."""
-        self._say(logging.INFO, topic, text)
+        self._say("info", topic, text)
 
     def warning(self, topic: str, text: str) -> None:
         """Say *text* for people who look at what goes wrong."""
-        self._say(logging.WARNING, topic, text)
+        self._say("warning", topic, text)
 
     def next_deadline(self) -> Optional[float]:
         """When ``close_windows`` wants to be called; None: no line is held back."""
@@ -53,17 +55,25 @@ class QuietLog:
         """Say the lines held back whose period has ended."""
         now = self._clock()
         for topic in [topic for topic, window in self._windows.items() if now >= window.ends_at]:
-            window = self._windows.pop(topic)
-            if window.held_back:
-                level, text = window.last
-                self._log.log(level, "%s (lines held back: %d; this is the last)", text, window.held_back)
+            self._say_last(self._windows.pop(topic))
 
-    def _say(self, level: int, topic: str, text: str) -> None:
+    def close(self) -> None:
+        """Say all lines held back: nothing more is to come."""
+        for window in self._windows.values():
+            self._say_last(window)
+        self._windows.clear()
+
+    def _say_last(self, window: _Window) -> None:
+        if window.held_back:
+            level, text = window.last
+            self._log.say(level, f"{text} (lines held back: {window.held_back}; this is the last)")
+
+    def _say(self, level: str, topic: str, text: str) -> None:
         self.close_windows()
         window = self._windows.setdefault(topic, _Window(self._clock() + PERIOD))
         if window.said < BURST:
             window.said += 1
-            self._log.log(level, "%s", text)
+            self._log.say(level, text)
         else:
             window.held_back += 1
             window.last = level, text

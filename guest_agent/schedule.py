@@ -1,11 +1,13 @@
 """When each fact is due. Pure: time is passed in, and nothing is collected here.
 
-A fact is due when somebody wants it, and then again each time its period has passed. Whether it may be sent at the
-version in use is not known here: who takes a fact and may not send it drops it.
+A fact is due when somebody wants it, and then again each time its period has passed. It is taken by whoever comes by, and
+that is at the latest the next heartbeat: so facts cost no wake-ups of their own. Whether it may be sent at the version in
+use is not known here: who takes a fact and may not send it drops it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 #: Seconds between two reports of a fact that nobody asked for.
@@ -24,27 +26,36 @@ PERIODS: Mapping[str, float] = {
     "disks-usage": 300.0,
 }
 
+#: A period that never ends: the fact is not reported, whoever asks.
+NEVER = math.inf
+
+#: Seconds that a periodic fact waits for a heartbeat to ride on; where heartbeats are further apart, it is taken without.
+LENIENCE = 5.0
+
+#: Seconds that a timer may be early or late, without a fact missing its heartbeat.
+_JITTER = 0.1
+
 
 class Schedule:
     """Due times of the facts in *periods*, the first ones a period after *now*."""
 
     def __init__(self, now: float, periods: Mapping[str, float] = PERIODS) -> None:
-        self._periods = periods
-        self._due_at = {name: now + period for name, period in periods.items()}
+        self._periods = {name: period for name, period in periods.items() if period != NEVER}
+        self._due_at = {name: now + period for name, period in self._periods.items()}
+        self._wanted: set[str] = set()
 
-    def want(self, names: Iterable[str], now: float) -> None:
-        """Make *names* due at once; one that this agent does not know is ignored."""
-        for name in names:
-            if name in self._due_at:
-                self._due_at[name] = min(now, self._due_at[name])
+    def want(self, names: Iterable[str]) -> None:
+        """Make *names* due at once; one that this agent does not report is ignored."""
+        self._wanted.update(self._periods.keys() & set(names))
 
     def take(self, now: float) -> list[str]:
         """The facts that are due; each is due again after its period."""
-        due = [name for name, due_at in self._due_at.items() if due_at <= now]
+        due = [name for name, due_at in self._due_at.items() if name in self._wanted or due_at <= now + _JITTER]
         for name in due:
             self._due_at[name] = now + self._periods[name]
+        self._wanted.clear()
         return due
 
-    def next_deadline(self) -> float:
-        """When the next fact is due."""
-        return min(self._due_at.values())
+    def next_deadline(self, now: float) -> float:
+        """When the next fact has to be taken."""
+        return now if self._wanted else min(self._due_at.values(), default=NEVER) + LENIENCE

@@ -1,4 +1,4 @@
-"""A descriptor that makes a selector return: for a thread that has a result, and for signals."""
+"""A descriptor that makes a selector return, for signals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Wakeup:
         return self._read_end
 
     def call(self) -> None:
-        """Make it readable. Any thread may do so."""
+        """Make it readable. May be called from a signal handler."""
         # Where the pipe is full, whoever waits is woken anyway.
         with contextlib.suppress(BlockingIOError):
             os.write(self.write_end, b"\0")

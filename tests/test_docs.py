@@ -9,8 +9,10 @@ from collections.abc import Iterable
 import pytest
 
 from common import catalogue, fields, messages, settings, versions
-from guest_agent import config as guest_config
 from guest_agent import exits as guest_exits
+from guest_agent import options as guest_options
+from guest_agent.commands import COMMANDS
+from guest_agent.schedule import PERIODS
 from host_agent import config as host_config
 from host_agent import demo
 from host_agent import exits as host_exits
@@ -31,10 +33,16 @@ def test_the_version_table_is_that_of_the_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "table"), [("vmaccord-guest", guest_config.SETTINGS), ("vmaccord-host", host_config.SETTINGS)]
+    ("program", "main_section", "table"),
+    [
+        ("vmaccord-guest", guest_options.SECTION, guest_options.SETTINGS),
+        ("vmaccord-host", host_config.SECTION, host_config.SETTINGS),
+    ],
 )
-def test_the_option_tables_are_the_settings(program: str, table: Iterable[settings.Setting]) -> None:
-    assert _table_below(_read("docs/configuration.md"), f"## {program}") == [_setting_row(each) for each in table]
+def test_the_option_tables_are_the_settings(program: str, main_section: str, table: Iterable[settings.Setting]) -> None:
+    for section, members in settings.by_section(table, main_section).items():
+        heading = f"## {program}" if section == main_section else f"### Section `[{section}]` of {program}"
+        assert _table_below(_read("docs/configuration.md"), heading) == [_setting_row(each) for each in members]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +54,16 @@ def test_the_exit_status_tables_are_those_of_the_code(
 ) -> None:
     expected = [f"| {status.value} | {status.meaning} |" for status in statuses]
     assert _table_below(_read("docs/configuration.md"), f"### Exit statuses of {program}") == expected
+
+
+def test_the_facts_of_the_guest_agent_are_documented_with_their_periods() -> None:
+    rows = [row.split(" | ")[:2] for row in _table_below(_read("docs/guest-agent.md"), "## Facts")]
+    assert rows == [[f"| `{name}`", f"{period:g}"] for name, period in PERIODS.items()]
+
+
+def test_the_commands_of_the_guest_agent_are_documented() -> None:
+    rows = [row.split(" | ")[0] for row in _table_below(_read("docs/guest-agent.md"), "## Commands")]
+    assert rows == [f"| `{name}`" for name in COMMANDS]
 
 
 def test_the_readme_pictures_the_scenarios_of_the_demo() -> None:
@@ -89,6 +107,8 @@ def _argument(argument: fields.Argument | fields.Rest) -> str:
 
 
 def _setting_row(setting: settings.Setting) -> str:
+    if setting.section:
+        return f"| `{setting.name}` | {settings.describe(setting)} |"
     parser = argparse.ArgumentParser()
     settings.add_options(parser, [setting])
     repeated = " (repeatable)" if setting.repeated else ""

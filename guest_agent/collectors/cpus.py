@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from common.messages import NumberOfCpus
 
 from .files import read_text
 
-_RANGE = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", re.ASCII)
+#: No number in a CPU list has more digits.
+_DIGITS_LIMIT = 6
 
 
 def number_of_cpus(root: str) -> NumberOfCpus:
@@ -26,9 +25,12 @@ def count(ranges: str) -> int:
     """
     total = 0
     for each in ranges.split(","):
-        match = _RANGE.fullmatch(each)
-        if match is None:
+        first, dash, last = each.partition("-")
+        if not (_is_number(first) and _is_number(last if dash else first)):
             raise ValueError(f"no CPU list: {ranges!r}")
-        first, last = int(match[1]), int(match[2] or match[1])
-        total += max(0, last - first + 1)
+        total += max(0, int(last or first) - int(first) + 1)
     return total
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS_LIMIT

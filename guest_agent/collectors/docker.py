@@ -1,4 +1,4 @@
-"""Asking Docker over its Unix socket.
+"""Asking a container engine that speaks Docker's interface over its Unix socket.
 
 It is a program that we do not control: an answer is awaited for a short time, and its size is bounded.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import http.client
 import socket
 
-#: Seconds that each step of the exchange may take.
-PATIENCE = 2.0
+#: Seconds that each step of the exchange may take; an engine that is started by the first question needs some.
+PATIENCE = 10.0
 
 #: An answer is not larger than this, in bytes.
 ANSWER_LIMIT = 4 * 1024 * 1024
@@ -29,7 +29,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def get(path: str, resource: str) -> bytes:
-    """What Docker, listening at *path*, says of *resource*.
+    """What the engine that listens at *path* says of *resource*.
 
     :raises OSError: it can't be reached, or does not answer in time.
     :raises ValueError: it does not answer with what was asked for.
@@ -40,9 +40,9 @@ def get(path: str, resource: str) -> bytes:
         response = connection.getresponse()
         body = response.read(ANSWER_LIMIT + 1)
     except http.client.HTTPException as error:
-        raise ValueError(f"Docker does not speak HTTP: {type(error).__name__}") from None
+        raise ValueError(f"{path} does not speak HTTP: {type(error).__name__}") from None
     finally:
         connection.close()
     if response.status != http.HTTPStatus.OK or len(body) > ANSWER_LIMIT:
-        raise ValueError(f"Docker answers with status {response.status} and {len(body)} bytes")
+        raise ValueError(f"{path} answers with status {response.status} and {len(body)} bytes")
     return body

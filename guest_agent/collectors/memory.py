@@ -6,13 +6,14 @@ plus buffers and cache. Paging is in events per second since the measurement bef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Callable, Optional
 
 from common.messages import MemoryStats
 
 from .files import read_text
 
+_AMOUNTS = ("MemTotal", "MemFree", "Buffers", "Cached", "SwapTotal", "SwapFree")
 _RATES = {"swap_in": "pswpin", "swap_out": "pswpout", "pageflt": "pgfault", "majflt": "pgmajfault"}
 
 
@@ -34,7 +35,7 @@ class Meter:
         :raises OSError: the kernel does not tell.
         :raises ValueError: it does not tell the total, so nothing below makes sense.
         """
-        amounts = _numbers(read_text(self._root, "proc/meminfo"))
+        amounts = _numbers(read_text(self._root, "proc/meminfo"), _AMOUNTS)
         if "MemTotal" not in amounts:
             raise ValueError("no MemTotal in /proc/meminfo")
         unused, buffers, cached = (amounts.get(name, 0) for name in ("MemFree", "Buffers", "Cached"))
@@ -61,7 +62,7 @@ class Meter:
 
     def _rates(self) -> dict[str, int]:
         now = self._clock()
-        counted = _numbers(read_text(self._root, "proc/vmstat"))
+        counted = _numbers(read_text(self._root, "proc/vmstat"), _RATES.values())
         before, elapsed = self._counted, now - self._counted_at
         self._counted, self._counted_at = counted, now
         if before is None or elapsed <= 0:
@@ -69,12 +70,12 @@ class Meter:
         return {rate: max(0, round((counted.get(name, 0) - before.get(name, 0)) / elapsed)) for rate, name in _RATES.items()}
 
 
-def _numbers(text: str) -> dict[str, int]:
-    """The lines ``name number``, with or without a colon and a unit."""
+def _numbers(text: str, wanted: Collection[str]) -> dict[str, int]:
+    """The lines ``name number`` whose name is *wanted*, with or without a colon and a unit."""
     numbers = {}
     for line in text.splitlines():
         name, _, rest = line.replace(":", " ", 1).partition(" ")
         figure = rest.split()[:1]
-        if figure and figure[0].isascii() and figure[0].isdigit():
+        if name in wanted and figure and figure[0].isascii() and figure[0].isdigit():
             numbers[name] = int(figure[0])
     return numbers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+from typing import Optional
 
 from common.messages import OsInfo, OsVersion
 
@@ -11,6 +11,9 @@ from .files import read_text
 
 #: Where os-release may be; the first one that is there counts.
 OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
+
+#: What a backslash takes its meaning from between double quotes, besides another one.
+_ESCAPED = ('"', "$", "`")
 
 
 def os_version() -> OsVersion:
@@ -42,14 +45,28 @@ def _os_release(root: str) -> dict[str, str]:
 
 
 def parse_os_release(text: str) -> dict[str, str]:
-    """The assignments of an os-release file; a line that a shell would not take as one is left out."""
+    """The assignments of an os-release file; a line that is none, or is not quoted as that format wants it, is left out."""
     values = {}
     for line in text.splitlines():
-        key, separator, value = line.strip().partition("=")
-        try:
-            words = shlex.split(value)
-        except ValueError:
-            continue
-        if separator and not key.startswith("#") and len(words) <= 1:
-            values[key] = "".join(words)
+        key, separator, quoted = line.strip().partition("=")
+        value = _unquoted(quoted)
+        if separator and not key.startswith("#") and value is not None:
+            values[key] = value
     return values
+
+
+def _unquoted(text: str) -> Optional[str]:
+    """What *text* says, as a whole in quotes or without any; None where it is neither."""
+    if not text.startswith(("'", '"')):
+        return None if any(each.isspace() or each in "'\"\\" for each in text) else text
+    quote, value = text[0], text[1:-1]
+    if len(text) < len('""') or not text.endswith(quote):
+        return None
+    return _unescaped(value) if quote == '"' else value
+
+
+def _unescaped(text: str) -> str:
+    parts = text.split("\\\\")
+    for character in _ESCAPED:
+        parts = [part.replace(f"\\{character}", character) for part in parts]
+    return "\\".join(parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import select
 import selectors
@@ -12,14 +11,18 @@ import subprocess
 import sys
 import time
 import tty
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 from common import codec, events, versions
 from common.messages import Message
 from common.session import HostSession
-from guest_agent import config
+from guest_agent import options
+from guest_agent.commands import Machine
 from guest_agent.config import Configuration
+from guest_agent.crew import Task
+from guest_agent.log import Log
 from guest_agent.port import Port
 
 #: When a test gives up waiting, in seconds. Nothing is asserted about time.
@@ -50,6 +53,8 @@ class Clock:
 class LeapingSelector(selectors.DefaultSelector):
     """Lets no time pass: where nothing is ready, the clock leaps to the deadline. Counts its calls.
 
+    A worker needs the time that it needs: while one is under way the clock stands still.
+
     *on_turn* is called each time and sees how often that was.
     """
 
@@ -64,16 +69,89 @@ class LeapingSelector(selectors.DefaultSelector):
         self.turns += 1
         assert self.turns < TURNS_LIMIT, "the loop spins"
         self._on_turn(self.turns)
-        ready = super().select(0)
+        working = any(isinstance(key.fileobj, Task) for key in self.get_map().values())
+        ready = super().select(GIVE_UP if working and timeout else 0)
+        assert ready or not (working and timeout), "waited for a worker in vain"
         if not ready and timeout:
             self._clock.advance(timeout)
         self.idle_turns += not ready
         return ready
 
 
+class ListLog(Log):
+    """Keeps what it is told: *lines* with their levels, *messages* without."""
+
+    def __init__(self, level: str = "debug") -> None:
+        super().__init__(level, self._keep)
+        self.lines: list[str] = []
+
+    @property
+    def messages(self) -> list[str]:
+        return [line.split(" ", 1)[1] for line in self.lines]
+
+    def _keep(self, line: str) -> None:
+        self.lines.append(line.rstrip("\n"))
+
+
+class Gate:
+    """Holds whoever waits at it, in whichever process, until it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def wait(self) -> None:
+        while not self._path.exists():
+            time.sleep(0.005)
+
+    def open(self) -> None:
+        self._path.touch()
+
+
+class Tally:
+    """Counts, in whichever process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.touch()
+
+    def add(self) -> None:
+        with self._path.open("ab") as file:
+            file.write(b".")
+
+    @property
+    def count(self) -> int:
+        return self._path.stat().st_size
+
+
+class FakeCommand(NamedTuple):
+    """A command for the table that a function of a test carries out, in the worker; *why_not*: it is not available."""
+
+    run: Callable[[Machine, Message], Mapping[str, Any]] = lambda _, __: {}
+    why_not: Optional[str] = None
+
+    def patience(self, machine: Machine) -> float:
+        return machine.deadline
+
+    def available(self, _: Machine) -> Optional[str]:
+        return self.why_not
+
+
+def hang() -> NoReturn:
+    """Go on until somebody ends the process."""
+    while True:
+        signal.pause()
+
+
+def hang_stubbornly() -> NoReturn:
+    """Go on until somebody kills the process."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hang()
+
+
 def configuration(**changes: Any) -> Configuration:
-    defaults: dict[str, Any] = {setting.attribute: setting.default for setting in config.SETTINGS}
-    return dataclasses.replace(Configuration(**defaults), **changes)
+    """The defaults with *changes*; no file and no command line."""
+    none_given = options.parser().parse_args([*NO_CONFIGURATION])
+    return options.load(none_given)._replace(**changes)
 
 
 def wait_until(condition: Callable[[], Any], step: Callable[[], Any]) -> Any:
@@ -222,7 +300,8 @@ class AgentProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                cwd=Path(config.__file__).parent.parent,
+                start_new_session=True,
+                cwd=Path(__file__).parents[2],
             )
 
     @property
@@ -233,8 +312,11 @@ class AgentProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+    def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.send(number)
         return self.status()
 
     def status(self) -> int:
@@ -242,5 +324,7 @@ class AgentProcess:
         return self._process.wait(GIVE_UP)
 
     def kill(self) -> None:
-        self._process.kill()
+        """End it in any case, with its workers."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -1,12 +1,17 @@
-"""The loop, in this process: over FIFOs or a socket pair, on a clock of the test's own."""
+"""The loop, in this process: over FIFOs or a socket pair, on a clock of the test's own, with real workers."""
 
 from __future__ import annotations
 
-import logging
+import errno
+import math
+import os
 import re
+import select
+import selectors
+import signal
 import socket
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -15,19 +20,45 @@ import pytest
 from common import codec, messages, versions
 from common.catalogue import CATALOGUE
 from common.messages import Message
+from common.session import HostSession
 from common.versions import Version
-from guest_agent import quiet
-from guest_agent.agent import Agent
-from guest_agent.collectors import Collector
+from guest_agent import agent as agents
+from guest_agent import executor, quiet
+from guest_agent.agent import OUTBOX_LIMIT, RELOAD_PATIENCE, Agent
+from guest_agent.collectors import Quick, Slow, Sources
 from guest_agent.collectors.memory import Meter
-from guest_agent.port import Port
+from guest_agent.commands import COMMANDS, CommandFailed, Machine
+from guest_agent.config import Configuration
+from guest_agent.crew import Task
+from guest_agent.facts import PATIENCE
+from guest_agent.logind import Logind, LogindGone, Notice
+from guest_agent.notify import Notifier
+from guest_agent.port import Port, PortBusy, PortMissing
+from guest_agent.schedule import NEVER, PERIODS
+from guest_agent.sessions import UserSession
+from guest_agent.surroundings import Surroundings
+from guest_agent.worker import Report
 
-from .parts import GIVE_UP, Clock, FifoHost, LeapingSelector, configuration, lines_of, wait_until
+from .parts import (
+    Clock,
+    FakeCommand,
+    FifoHost,
+    Gate,
+    LeapingSelector,
+    ListLog,
+    Tally,
+    configuration,
+    hang,
+    hang_stubbornly,
+    lines_of,
+    wait_until,
+)
 
 REFRESH = codec.encode("refresh", {"apiVersion": 3, "hostId": "h"})
 MEMORY = {"mem_total": 1}
+SECRET = "open-sesame"
 
-FACTS: dict[str, Message] = {
+QUICK: Mapping[str, Message] = {
     "host-name": messages.HostName(name="vm"),
     "fqdn": messages.Fqdn(fqdn="vm.example"),
     "os-version": messages.OsVersion(version="6.1"),
@@ -35,9 +66,12 @@ FACTS: dict[str, Message] = {
     "number-of-cpus": messages.NumberOfCpus(count=2),
     "timezone": messages.Timezone(zone="UTC", offset=0),
     "memory-stats": messages.MemoryStats(memory=MEMORY),
-    "active-user": messages.ActiveUser(name="None"),
+}
+
+SLOW: Mapping[str, Any] = {
+    "active-user": (),
     "network-interfaces": messages.NetworkInterfaces(interfaces=()),
-    "applications": messages.Applications(applications=()),
+    "applications": messages.Applications(applications=("kernel-6.1",)),
     "containers": messages.Containers(containers=()),
     "disks-usage": messages.DisksUsage(disks=(), mapping={}),
 }
@@ -47,42 +81,105 @@ def push(version: int) -> bytes:
     return codec.encode("api-version", {"apiVersion": version})
 
 
+def event(reply_id: str = "r1") -> bytes:
+    return codec.encode("lifecycle-event", {"type": "before_migration", "reply_id": reply_id})
+
+
+class FakeLogind(Logind):
+    """A logind that tells what a test wants it to."""
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        self._untold: list[Notice] = []
+
+    def tell(self, notice: Notice) -> None:
+        self._untold.append(notice)
+        self._theirs.send(b"!")
+
+    def vanish(self) -> None:
+        self._theirs.close()
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def receive(self) -> list[Notice]:
+        try:
+            if not self._ours.recv(100):
+                raise LogindGone("the bus closed the connection")
+        except BlockingIOError:
+            return []
+        notices, self._untold = self._untold, []
+        return notices
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+
 class Bench:
     """An agent over FIFOs and what the host has heard of it."""
 
-    def __init__(self, host: FifoHost, clock: Clock, root: Path, selector: Optional[LeapingSelector] = None) -> None:
-        self.host = host
+    def __init__(self, directory: Path, clock: Clock, selector: Optional[selectors.BaseSelector] = None) -> None:
+        self.host = FifoHost(directory)
         self.clock = clock
-        self.collectors: dict[str, Collector] = {
-            name: (lambda fact=fact: fact)  # type: ignore[misc]
-            for name, fact in FACTS.items()
-        }
+        self.log = ListLog("info")
+        self.root = directory
+        self.configuration = configuration()
+        self.quick: dict[str, Quick] = {name: (lambda fact=fact: fact) for name, fact in QUICK.items()}  # type: ignore[misc]
+        self.slow: dict[str, Slow] = {name: (lambda value=value: value) for name, value in SLOW.items()}  # type: ignore[misc]
+        self.prints: dict[str, Callable[[], object]] = {}
+        self.logind: Optional[FakeLogind] = None
+        self.ports: list[Port] = []
+        self.why_no_port: Optional[Exception] = None
+        self.notifier = Notifier({})
+        self.reload_job: Callable[[Report], None] = lambda report: report((None, self.configuration.plain()))
         self.heard: list[tuple[str, dict[str, Any]]] = []
+        self.selector = selector or selectors.DefaultSelector()
+        #: When a bench on whose clock time leaps has had enough.
+        self.stop_at = math.inf
         self._received = b""
-        self._root = root
-        self._selector = selector
         self._agent: Optional[Agent] = None
 
     @property
     def agent(self) -> Agent:
         if self._agent is None:
-            self._agent = Agent(
-                configuration(),
-                self.host.port,
-                self.collectors,
-                Meter(str(self._root), self.clock),
-                self.clock,
-                self._selector,
-            )
+            self._agent = self.another()
         return self._agent
+
+    def another(self) -> Agent:
+        """One more run of the agent."""
+        return Agent(
+            self.configuration,
+            self.log,
+            Surroundings(
+                open_port=self._open_port,
+                sources=self._sources,
+                machine=lambda configuration: Machine(None, "/nonexistent", 1.0, configuration.commands_deadline),
+                meter=Meter(str(self.root), self.clock),
+                connect_to_logind=lambda: self.logind,
+            ),
+            reload=lambda report: self.reload_job(report),
+            clock=self.clock,
+            notifier=self.notifier,
+            selector=self.selector,
+        )
 
     @property
     def names(self) -> list[str]:
         return [name for name, _ in self.heard]
 
+    @property
+    def working(self) -> bool:
+        """Whether a worker is under way."""
+        return any(isinstance(key.fileobj, Task) for key in self.selector.get_map().values())
+
     def turn(self) -> None:
         self.agent.turn(0.02)
         self.listen()
+
+    def turn_alone(self) -> None:
+        self.agent.turn(0)
 
     def listen(self) -> None:
         """Hear what was said since."""
@@ -92,22 +189,63 @@ class Bench:
     def until(self, condition: Callable[[], Any]) -> Any:
         return wait_until(condition, self.turn)
 
+    def until_alone(self, condition: Callable[[], Any]) -> Any:
+        """The same, with a host that does not read."""
+        return wait_until(condition, lambda: self.agent.turn(0.02))
+
+    def drain(self) -> None:
+        """Take turns until nothing more comes of itself."""
+        self.until(lambda: not self.selector.select(0))
+
     def settle(self) -> None:
-        """Take turns until the worker has nothing left to do."""
+        """Take turns until no worker is left."""
         self.turn()
-        self.until(lambda: not self.agent._gatherer._under_way)
+        self.until(lambda: not self.working)
         self.turn()
+
+    def after(self, seconds: float) -> list[str]:
+        """The names of what the host hears when so many seconds have passed."""
+        self.clock.advance(seconds)
+        self.heard.clear()
+        self.settle()
+        return self.names
 
     def connect(self) -> None:
         self.turn_alone()
         self.host.connect()
         self.turn()
 
-    def turn_alone(self) -> None:
-        self.agent.turn(0)
+    def disconnect(self) -> None:
+        self.host.disconnect()
+        self._received = b""
+        self.turn_alone()
 
     def last(self, name: str) -> dict[str, Any]:
         return next(arguments for heard, arguments in reversed(self.heard) if heard == name)
+
+    def completions(self) -> list[dict[str, Any]]:
+        return [arguments for name, arguments in self.heard if name == "completion"]
+
+    def reload(self, **changes: Any) -> None:
+        """Have the agent go on with another configuration."""
+        self.configuration = self.configuration._replace(**changes)
+        self.agent.reload()
+        said = len(self.log.lines)
+        self.until_alone(lambda: any("onfigur" in line for line in self.log.lines[said:]))
+
+    def _open_port(self, _: Configuration) -> Port:
+        if self.why_no_port is not None:
+            raise self.why_no_port
+        self.ports.append(self.host.port())
+        return self.ports[-1]
+
+    def _sources(self, configured: Configuration, mark: Callable[[], object]) -> Sources:
+        """Applications are those that were configured; logind's mark is the print of active-user."""
+        slow = self.slow
+        if configured.application != configuration().application:
+            chosen = messages.Applications(applications=tuple(configured.application))
+            slow = {**slow, "applications": lambda: chosen}
+        return Sources(self.quick, slow, {"active-user": mark, **self.prints})
 
 
 @pytest.fixture
@@ -119,17 +257,47 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, root: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> Iterator[Bench]:
-    caplog.set_level(logging.INFO)
-    made = Bench(FifoHost(tmp_path), clock, root)
+def commands(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeCommand]:
+    """The table of commands: none does anything."""
+    made = {name: FakeCommand() for name in COMMANDS}
+    monkeypatch.setattr(executor, "COMMANDS", made)
+    return made
+
+
+@pytest.fixture
+def bench(root: Path, clock: Clock, commands: dict[str, FakeCommand], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    made = Bench(root, clock)
     yield made
+    # What still hangs is killed: on this clock no time would pass.
+    monkeypatch.setattr(agents, "FAREWELL", 0.0)
     made.agent.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def tally(tmp_path: Path) -> Tally:
+    return Tally(tmp_path / "tally")
 
 
 def negotiate(bench: Bench, version: int = 3) -> None:
     bench.connect()
     bench.host.write(REFRESH + push(version))
     bench.settle()
+
+
+def counting_and_waiting(tally: Tally, gate: Gate, result: Any) -> Callable[..., Any]:
+    """What says that it has begun, and goes on once the gate is open."""
+
+    def work(*_: object) -> Any:
+        tally.add()
+        gate.wait()
+        return result
+
+    return work
 
 
 # ---- What the host hears ----
@@ -151,23 +319,20 @@ def test_a_heartbeat_says_what_it_must(bench: Bench) -> None:
     assert re.fullmatch("[0-9a-f]{32}", heartbeat["agentId"])
 
 
-def test_each_run_of_the_agent_has_an_identity_of_its_own(bench: Bench, clock: Clock) -> None:
-    other = Bench(bench.host, clock, bench._root)
+def test_each_run_of_the_agent_has_an_identity_of_its_own(bench: Bench) -> None:
     bench.connect()
     first = bench.last("heartbeat")["agentId"]
     bench.host.disconnect()
     bench.agent.close()
-    other.connect()
-    assert other.last("heartbeat")["agentId"] != first
-    other.agent.close()
-    bench._agent = None
-    bench.host.disconnect()
+    bench.selector = selectors.DefaultSelector()
+    bench._agent = bench.another()
+    bench.connect()
+    assert bench.last("heartbeat")["agentId"] != first
 
 
 def test_a_push_is_answered_with_a_heartbeat_and_the_facts_that_became_allowed(bench: Bench) -> None:
     bench.connect()
     bench.settle()
-    bench.heard.clear()
     bench.host.write(REFRESH)
     bench.settle()
     bench.heard.clear()
@@ -178,101 +343,132 @@ def test_a_push_is_answered_with_a_heartbeat_and_the_facts_that_became_allowed(b
     assert set(bench.names[1:]) == {"number-of-cpus", "os-info", "timezone"}
 
 
-def test_a_fact_arrives_as_it_was_collected(bench: Bench) -> None:
+def test_facts_arrive_as_they_were_collected(bench: Bench) -> None:
     negotiate(bench)
-    assert bench.last("os-info") == FACTS["os-info"].to_arguments()
-    assert bench.last("timezone") == {"zone": "UTC", "offset": 0}
+    for name, fact in {**QUICK, **SLOW, "active-user": messages.ActiveUser(name="None")}.items():
+        assert codec.encode(name, bench.last(name)) == codec.encode(name, fact.to_arguments())
 
 
 def test_heartbeats_come_in_their_period(bench: Bench) -> None:
     negotiate(bench)
     for _ in range(10):
-        bench.heard.clear()
-        bench.clock.advance(5.0)
-        bench.turn()
-        assert bench.names.count("heartbeat") == 1
+        assert bench.after(5.0).count("heartbeat") == 1
 
 
 def test_facts_come_in_their_periods(bench: Bench) -> None:
     negotiate(bench)
-    bench.heard.clear()
-    bench.clock.advance(10.0)
-    bench.settle()
-    assert set(bench.names) == {"heartbeat", "active-user"}
-    bench.heard.clear()
-    bench.clock.advance(50.0)
-    bench.settle()
-    assert set(bench.names) == {"heartbeat", "active-user", "number-of-cpus"}
+    assert set(bench.after(10.0)) == {"heartbeat", "active-user"}
+    assert set(bench.after(50.0)) == {"heartbeat", "active-user", "number-of-cpus"}
 
 
-def test_facts_newer_than_the_version_in_use_are_not_even_collected(bench: Bench) -> None:
-    collected: list[None] = []
-
+def test_an_unchanged_fact_comes_without_a_worker_and_at_once_when_the_host_refreshes(bench: Bench, tally: Tally) -> None:
     def collect() -> Message:
-        collected.append(None)
-        return FACTS["os-info"]
+        tally.add()
+        return messages.Applications(applications=())
 
-    bench.collectors["os-info"] = collect
+    bench.slow["applications"] = collect
+    bench.prints["applications"] = lambda: "unchanged"
+    bench.connect()
+    bench.settle()
+    bench.host.write(REFRESH + push(3))
+    bench.settle()
+    assert "applications" not in bench.after(PERIODS["applications"] - 1)
+    assert "applications" in bench.after(1)
+    bench.host.write(REFRESH)
+    assert "applications" in bench.after(0)
+    assert tally.count == 1
+
+
+def test_facts_newer_than_the_version_in_use_are_not_even_collected(bench: Bench, tally: Tally) -> None:
+    def collect() -> Message:
+        tally.add()
+        return messages.Containers(containers=())
+
+    bench.slow["containers"] = collect
     negotiate(bench, 1)
-    bench.clock.advance(1000.0)
-    bench.settle()
-    assert "number-of-cpus" in bench.names
-    assert collected == []
+    assert "number-of-cpus" in bench.after(1000.0)
+    assert tally.count == 0
 
 
-def test_a_fact_that_was_gathered_while_the_version_fell_is_not_sent(bench: Bench) -> None:
-    release, begun = threading.Event(), threading.Event()
-
-    def collect() -> Message:
-        begun.set()
-        release.wait(GIVE_UP)
-        return FACTS["os-info"]
-
-    bench.collectors["os-info"] = collect
+def test_a_fact_that_was_collected_while_the_version_fell_is_not_sent(bench: Bench, gate: Gate, tally: Tally) -> None:
+    bench.slow["containers"] = counting_and_waiting(tally, gate, SLOW["containers"])
     bench.connect()
     bench.host.write(REFRESH + push(3))
-    bench.until(begun.is_set)
+    bench.until(lambda: tally.count)
     bench.host.write(push(1))
     bench.turn()
-    release.set()
+    gate.open()
     bench.settle()
-    assert "os-info" not in bench.names
+    assert "containers" not in bench.names
+    assert "disks-usage" in bench.names
 
 
-def test_facts_that_were_gathered_for_a_host_that_went_are_due_for_the_next_one(bench: Bench) -> None:
-    release, begun = threading.Event(), threading.Event()
-
-    def collect() -> Message:
-        begun.set()
-        release.wait(GIVE_UP)
-        return FACTS["host-name"]
-
-    bench.collectors["host-name"] = collect
+def test_facts_that_were_collected_for_a_host_that_went_are_due_for_the_next_one(
+    bench: Bench, gate: Gate, tally: Tally
+) -> None:
+    bench.slow = {"disks-usage": counting_and_waiting(tally, gate, SLOW["disks-usage"])}
     bench.connect()
-    bench.until(begun.is_set)
-    bench.host.disconnect()
-    bench.turn_alone()
-    release.set()
-    wait_until(lambda: not bench.agent._gatherer._under_way, bench.turn_alone)
+    bench.until(lambda: tally.count)
+    bench.disconnect()
+    gate.open()
+    bench.until_alone(lambda: not bench.working)
     bench.host.connect()
     bench.settle()
-    assert "host-name" in bench.names
+    assert "disks-usage" in bench.names
 
 
-def test_a_logon_is_noticed_along_with_the_active_user(bench: Bench) -> None:
-    reports: list[list[Message]] = [
-        [messages.SessionLogon(), messages.ActiveUser(name="alice")],
-        [messages.ActiveUser(name="None")],
-    ]
-    bench.collectors["active-user"] = lambda: reports.pop() if len(reports) > 1 else reports[0]
+def test_a_logon_is_noticed_along_with_the_active_user(bench: Bench, tmp_path: Path) -> None:
+    alice = tmp_path / "alice"
+    bench.slow["active-user"] = lambda: [UserSession("1", "alice", 1.0)] if alice.exists() else []
+    bench.prints["active-user"] = alice.exists
     negotiate(bench, 0)
-    bench.heard.clear()
-    bench.clock.advance(10.0)
-    bench.settle()
+    alice.touch()
+    bench.after(10.0)
     assert [each for each in bench.heard if each[0] != "heartbeat"] == [
         ("session-logon", {}),
         ("active-user", {"name": "alice"}),
     ]
+
+
+# ---- What logind tells ----
+
+
+def test_users_who_come_and_go_are_told_at_once(bench: Bench) -> None:
+    bench.logind = FakeLogind()
+    negotiate(bench)
+    bench.heard.clear()
+    bench.logind.tell(Notice.SESSIONS_CHANGED)
+    bench.until(lambda: bench.names)
+    assert bench.names == ["active-user"]
+
+
+def test_a_machine_that_shuts_down_says_so(bench: Bench) -> None:
+    bench.logind = FakeLogind()
+    negotiate(bench)
+    bench.heard.clear()
+    bench.logind.tell(Notice.SHUTTING_DOWN)
+    bench.until(lambda: bench.names)
+    assert bench.names == ["session-shutdown"]
+
+
+def test_a_logind_that_tells_something_without_a_host_is_no_trouble(bench: Bench) -> None:
+    bench.logind = FakeLogind()
+    bench.turn_alone()
+    bench.logind.tell(Notice.SHUTTING_DOWN)
+    bench.logind.tell(Notice.SESSIONS_CHANGED)
+    bench.turn_alone()
+    negotiate(bench)
+    assert "session-shutdown" not in bench.names
+    assert "active-user" in bench.names
+
+
+def test_a_logind_that_vanishes_is_no_trouble(bench: Bench) -> None:
+    bench.logind = FakeLogind()
+    negotiate(bench)
+    bench.logind.vanish()
+    bench.until(lambda: any("the bus closed the connection" in line for line in bench.log.lines))
+    bench.logind = None
+    assert "active-user" in bench.after(10.0)
 
 
 # ---- Commands ----
@@ -286,60 +482,118 @@ def test_an_echo_comes_back_unchanged(bench: Bench) -> None:
     assert bench.last("echo") == arguments
 
 
-def test_a_lifecycle_event_with_a_reply_id_is_completed(bench: Bench) -> None:
+def test_an_echo_that_is_forbidden_does_not_come_back(bench: Bench) -> None:
+    bench.configuration = configuration(commands_block=("echo",))
     negotiate(bench)
-    bench.host.write(codec.encode("lifecycle-event", {"type": "before_migration", "reply_id": "r1"}))
-    bench.turn()
-    assert bench.last("completion") == {"reply_id": "r1", "done": True}
+    bench.host.write(codec.encode("echo", {"n": 1}))
+    bench.settle()
+    assert "echo" not in bench.names
+    assert bench.log.messages[-1] == "echo: not carried out: the configuration of this agent forbids it"
 
 
-def test_a_lifecycle_event_without_a_reply_id_is_not_answered(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_echo_for_a_host_that_does_not_read_is_lost(bench: Bench) -> None:
     negotiate(bench)
-    caplog.clear()
+    jam(bench)
+    bench.host.write(codec.encode("echo", {"n": 1}))
+    bench.turn_alone()
+    assert bench.log.messages[-1] == "echo: not answered: echo: the peer does not read"
+
+
+def test_a_lifecycle_event_is_carried_out_and_completed(bench: Bench, commands: dict[str, FakeCommand]) -> None:
+    commands["lifecycle-event"] = FakeCommand(lambda _, message: {"worker": os.getpid(), "what": str(message)})
+    negotiate(bench)
+    bench.host.write(event())
+    bench.settle()
+    (completion,) = bench.completions()
+    assert completion.pop("worker") != os.getpid()
+    assert "before_migration" in completion.pop("what")
+    assert completion == {"reply_id": "r1", "done": True}
+
+
+def test_a_lifecycle_event_without_a_reply_id_is_not_answered(bench: Bench) -> None:
+    negotiate(bench)
     bench.host.write(codec.encode("lifecycle-event", {"type": "after_migration"}))
-    bench.turn()
-    assert "completion" not in bench.names
-    assert caplog.messages == []
+    bench.settle()
+    assert bench.completions() == []
+    assert bench.log.messages[-1] == "lifecycle-event: carried out"
 
 
-def test_a_completion_that_the_version_in_use_does_not_have_is_not_sent(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    negotiate(bench, 2)
-    bench.host.write(codec.encode("lifecycle-event", {"type": "before_migration", "reply_id": "r1"}))
-    bench.turn()
-    assert "completion" not in bench.names
-    assert caplog.messages[-1] == "lifecycle-event: not answered: completion needs API 3, spoken is API 2"
-
-
-def test_a_command_that_is_not_carried_out_is_named_without_its_arguments(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_answer_that_can_not_be_put_on_a_line_is_said(bench: Bench, commands: dict[str, FakeCommand]) -> None:
+    commands["lifecycle-event"] = FakeCommand(lambda *_: {"much": "x" * 2_000_000})
     negotiate(bench)
-    bench.host.write(codec.encode("login", {"username": "alice@example", "password": "open-sesame"}))
-    bench.host.write(codec.encode("login", {"username": "alice@example", "password": ["open-sesame"]}))
-    bench.host.write(b'{"__name__": "login", "password": "open-sesame"\n')
-    bench.turn()
-    assert "login: not carried out, this agent does not know how" in caplog.messages
-    assert "alice" not in caplog.text
-    assert "sesame" not in caplog.text
+    bench.host.write(event())
+    bench.settle()
+    assert bench.completions() == []
+    assert bench.log.messages[-1].startswith("lifecycle-event: not answered: completion: ")
 
 
+def test_a_password_never_shows(bench: Bench, commands: dict[str, FakeCommand], capfd: pytest.CaptureFixture[str]) -> None:
+    def run(_: Machine, message: Message) -> Mapping[str, Any]:
+        raise RuntimeError(f"unforeseen, and it quotes: {message.to_arguments()}")
+
+    commands["login"] = FakeCommand(run)
+    bench.log.level = "debug"
+    negotiate(bench)
+    bench.host.write(codec.encode("login", {"username": "alice@example", "password": SECRET}))
+    bench.host.write(codec.encode("login", {"username": "alice@example", "password": [SECRET]}))
+    bench.host.write(codec.encode("open", {"username": "alice@example", "password": SECRET}))
+    bench.host.write(b'{"__name__": "login", "username": "alice@example", "password": "open-sesame"\n')
+    bench.settle()
+    said = "\n".join([*bench.log.lines, *capfd.readouterr()])
+    assert "login: failed: its worker failed with status 1" in said
+    assert "a worker failed, please report it: RuntimeError at" in said
+    assert "alice" not in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    "outcome", ["carried out", "failed: no", "not carried out: the configuration of this agent forbids it"]
+)
 def test_a_number_of_cpus_to_set_is_answered_with_the_number_of_cpus_each_time(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    bench: Bench, commands: dict[str, FakeCommand], outcome: str
 ) -> None:
+    def run(*_: object) -> Mapping[str, Any]:
+        if outcome == "failed: no":
+            raise CommandFailed("no")
+        return {}
+
+    commands["set-number-of-cpus"] = FakeCommand(run)
+    if outcome.startswith("not"):
+        bench.configuration = configuration(commands_block=("set-number-of-cpus",))
     negotiate(bench)
     for _ in range(2):
         bench.heard.clear()
         bench.host.write(codec.encode("set-number-of-cpus", {"count": 4}))
         bench.settle()
         assert bench.heard == [("number-of-cpus", {"count": 2})]
-    assert "set-number-of-cpus: not carried out, this agent does not know how" in caplog.messages
+        assert bench.log.messages[-1] == f"set-number-of-cpus: {outcome}"
 
 
-def test_a_flood_of_commands_is_no_flood_of_log_lines(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_command_that_takes_too_long_is_completed_and_delays_no_heartbeat(
+    bench: Bench, commands: dict[str, FakeCommand], tally: Tally
+) -> None:
+    def run(*_: object) -> Mapping[str, Any]:
+        tally.add()
+        hang()
+
+    commands["lifecycle-event"] = FakeCommand(run)
+    bench.configuration = configuration(commands_deadline=60.0)
     negotiate(bench)
-    caplog.clear()
+    bench.host.write(event())
+    bench.until(lambda: tally.count)
+    for _ in range(11):
+        bench.heard.clear()
+        bench.clock.advance(5.0)
+        bench.turn()
+        assert "heartbeat" in bench.names
+    bench.clock.advance(5.0)
+    bench.until(bench.completions)
+    assert bench.completions() == [{"reply_id": "r1", "done": False, "reason": "its worker did not finish within 60 s"}]
+
+
+def test_a_flood_of_commands_is_no_flood_of_log_lines_nor_of_workers(bench: Bench, tally: Tally) -> None:
+    negotiate(bench)
+    said = len(bench.log.lines)
     flood = b"".join(
         codec.encode("lock-screen", {}) + push(number % 4) + b"garbage\n" + codec.encode("log-off", {})
         for number in range(200)
@@ -347,19 +601,17 @@ def test_a_flood_of_commands_is_no_flood_of_log_lines(bench: Bench, caplog: pyte
     bench.host.write(flood)
     for _ in range(10):
         bench.turn()
-    assert 3 <= len(caplog.messages) <= 20
+        assert sum(isinstance(key.fileobj, Task) for key in bench.selector.get_map().values()) <= executor.PARALLEL + 1
+    assert 3 <= len(bench.log.lines) - said <= 30
 
 
-def test_after_a_burst_of_changes_the_log_ends_with_the_version_in_use(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_after_a_burst_of_changes_the_log_ends_with_the_version_in_use(bench: Bench) -> None:
     negotiate(bench)
     bench.host.write(b"".join(push(version) for version in (1, 2, 1, 2, 1, 2, 1, 3)))
     bench.turn()
-    assert caplog.messages[-1] == "API 1 → 2 in use: the host says so"
-    bench.clock.advance(quiet.PERIOD)
-    bench.turn()
-    assert caplog.messages[-1] == "API 1 → 3 in use: the host says so (lines held back: 4; this is the last)"
+    assert bench.log.messages[-1] == "API 1 → 2 in use: the host says so"
+    bench.after(quiet.PERIOD)
+    assert bench.log.messages[-1] == "API 1 → 3 in use: the host says so (lines held back: 4; this is the last)"
 
 
 def test_the_loop_wakes_for_lines_held_back(bench: Bench) -> None:
@@ -373,74 +625,160 @@ def test_the_loop_wakes_for_lines_held_back(bench: Bench) -> None:
     assert bench.agent._quiet.next_deadline() is None
 
 
-def test_a_change_of_version_is_one_line(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_of_version_is_one_line(bench: Bench) -> None:
     negotiate(bench)
-    assert "API 0 → 3 in use: the host says so" in caplog.messages
+    assert "API 0 → 3 in use: the host says so" in bench.log.messages
+
+
+# ---- Answers that can't be sent at once ----
+
+
+def test_a_completion_waits_until_the_version_in_use_has_it(bench: Bench) -> None:
+    negotiate(bench, 2)
+    bench.host.write(event())
+    bench.settle()
+    assert bench.completions() == []
+    bench.host.write(push(3))
+    bench.settle()
+    assert bench.completions() == [{"reply_id": "r1", "done": True}]
+    bench.after(100.0)
+    assert bench.completions() == []
+
+
+def test_a_completion_waits_for_the_next_host(
+    bench: Bench, commands: dict[str, FakeCommand], gate: Gate, tally: Tally
+) -> None:
+    commands["lifecycle-event"] = FakeCommand(counting_and_waiting(tally, gate, {}))
+    negotiate(bench)
+    bench.host.write(event())
+    bench.until(lambda: tally.count)
+    bench.disconnect()
+    gate.open()
+    bench.until_alone(lambda: not bench.working)
+    bench.heard.clear()
+    negotiate(bench)
+    assert bench.completions() == [{"reply_id": "r1", "done": True}]
+
+
+def jam(bench: Bench) -> None:
+    """Let the host read nothing until the agent notices."""
+    bench.quick["memory-stats"] = lambda: messages.MemoryStats(memory={"x" * 30_000: 1})
+    while not bench.agent._link.congested:
+        bench.agent._facts.want("memory-stats")
+        bench.turn_alone()
+    del bench.quick["memory-stats"]
+
+
+def test_a_completion_waits_until_the_host_reads(bench: Bench) -> None:
+    negotiate(bench)
+    jam(bench)
+    bench.host.write(event())
+    bench.turn_alone()
+    bench.until_alone(lambda: not bench.working)
+    bench.until(bench.completions)
+    bench.settle()
+    assert bench.completions() == [{"reply_id": "r1", "done": True}]
+
+
+def test_a_completion_that_the_host_did_not_read_before_it_went_is_for_the_next_one(bench: Bench) -> None:
+    negotiate(bench)
+    fill(bench)
+    for reply_id in ("r1", "r2"):
+        bench.host.write(event(reply_id))
+        bench.turn_alone()
+        bench.until_alone(lambda: not bench.working)
+    assert bench.completions() == []
+    bench.disconnect()
+    bench.heard.clear()
+    bench.host.connect()
+    bench.turn()
+    bench.host.write(REFRESH + push(3))
+    bench.settle()
+    assert bench.completions() == [{"reply_id": "r1", "done": True}, {"reply_id": "r2", "done": True}]
+    bench.after(100.0)
+    assert bench.completions() == []
+
+
+def fill(bench: Bench) -> None:
+    """Let the host read nothing until a line waits, but far from as much as the agent would call a jam."""
+    bench.quick["memory-stats"] = lambda: messages.MemoryStats(memory={"x" * 3_000: 1})
+    while bench.agent._link.drained:
+        bench.agent._facts.want("memory-stats")
+        bench.turn_alone()
+    del bench.quick["memory-stats"]
+    assert not bench.agent._link.congested
+
+
+def test_completions_that_wait_are_bounded_and_keep_no_other_command_from_being_carried_out(bench: Bench) -> None:
+    bench.configuration = configuration(commands_block=("lifecycle-event",))
+    negotiate(bench, 2)
+    for number in range(OUTBOX_LIMIT + 10):
+        bench.host.write(event(str(number)))
+        bench.turn()
+    assert f"lifecycle-event: not carried out: {OUTBOX_LIMIT} answers wait for a host of API 3" in bench.log.messages
+    bench.host.write(codec.encode("lock-screen", {}))
+    bench.settle()
+    assert bench.log.messages[-1] == "lock-screen: carried out"
+    bench.host.write(push(3))
+    bench.settle()
+    assert [each["reply_id"] for each in bench.completions()] == [str(number) for number in range(OUTBOX_LIMIT)]
 
 
 # ---- Collectors that fail or hang ----
 
 
-def test_a_collector_that_hangs_delays_no_heartbeat(bench: Bench) -> None:
-    release = threading.Event()
+def test_a_collector_that_hangs_delays_no_heartbeat_and_no_other_fact(bench: Bench, tally: Tally) -> None:
+    def collect() -> Message:
+        tally.add()
+        hang_stubbornly()
 
-    def hang() -> Message:
-        release.wait(GIVE_UP)
-        return FACTS["disks-usage"]
-
-    bench.collectors["disks-usage"] = hang
+    bench.slow["containers"] = collect
     bench.connect()
-    bench.until(lambda: "network-interfaces" in bench.names)
-    for _ in range(100):
+    bench.host.write(REFRESH + push(3))
+    bench.until(lambda: tally.count)
+    bench.drain()
+    for _ in range(int(PATIENCE / 5)):
         bench.heard.clear()
         bench.clock.advance(5.0)
         bench.turn()
-        assert bench.names.count("heartbeat") == 2
-        assert "disks-usage" not in bench.names
-    release.set()
+        assert bench.names.count("heartbeat") == 1
+    bench.until(lambda: any(message.startswith("containers: can't be collected") for message in bench.log.messages))
+    assert "containers" not in bench.names
+    bench.clock.advance(5.0)
     bench.settle()
-    assert "disks-usage" in bench.names
 
 
-def test_a_failing_collector_is_said_once_until_it_works_again(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    broken = True
-
-    def collect() -> Message:
-        if broken:
+def test_a_failing_collector_is_said_once_until_it_works_again(bench: Bench, tmp_path: Path) -> None:
+    def collect() -> list[UserSession]:
+        if not (tmp_path / "repaired").exists():
             raise LookupError("strange")
-        return FACTS["active-user"]
+        return []
 
-    bench.collectors["active-user"] = collect
+    bench.slow["active-user"] = collect
     negotiate(bench)
     for _ in range(3):
-        bench.clock.advance(10.0)
-        bench.settle()
-    broken = False
-    bench.clock.advance(10.0)
-    bench.settle()
-    said = [message for message in caplog.messages if message.startswith("active-user")]
-    assert said == [
+        bench.after(10.0)
+    (tmp_path / "repaired").touch()
+    assert "active-user" in bench.after(10.0)
+    assert [message for message in bench.log.messages if message.startswith("active-user")] == [
         "active-user: can't be collected, the host is told the rest: LookupError: strange",
         "active-user: can be collected again",
     ]
-    assert "active-user" in bench.names
 
 
-def test_a_fact_that_does_not_fit_on_a_line_is_said_and_ends_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    bench.collectors["host-name"] = lambda: messages.HostName(name="x" * 2_000_000)
+def test_a_fact_that_does_not_fit_on_a_line_is_said_and_ends_nothing(bench: Bench) -> None:
+    bench.quick["host-name"] = lambda: messages.HostName(name="x" * 2_000_000)
     negotiate(bench)
     assert "host-name" not in bench.names
-    assert any(message.startswith("host-name: can't be collected") for message in caplog.messages)
+    assert any(message.startswith("host-name: can't be collected") for message in bench.log.messages)
 
 
-def test_without_memory_figures_the_heartbeat_still_beats(
-    bench: Bench, root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_memory_figures_the_heartbeat_still_beats(bench: Bench, root: Path) -> None:
     (root / "proc/meminfo").unlink()
     bench.connect()
     bench.settle()
     assert bench.last("heartbeat").keys() == {"apiVersion", "apiVersionInUse", "agentId"}
-    assert sum(message.startswith("heartbeat: can't") for message in caplog.messages) == 1
+    assert sum(message.startswith("heartbeat: can't") for message in bench.log.messages) == 1
 
 
 def test_a_heartbeat_for_a_host_that_has_just_gone_is_not_sent(bench: Bench) -> None:
@@ -460,28 +798,33 @@ def test_a_heartbeat_for_a_host_that_has_just_gone_is_not_sent(bench: Bench) -> 
 
 def test_a_host_that_does_not_read_is_no_burden_and_then_hears_everything(bench: Bench) -> None:
     negotiate(bench)
-    bench.collectors["active-user"] = lambda: messages.ActiveUser(name="x" * 5000)
-    agent = bench.agent
+    bench.quick["host-name"] = lambda: messages.HostName(name="x" * 5000)
     for _ in range(200):
-        bench.clock.advance(10.0)
-        agent.turn(0.001)
-    assert agent._link.congested
-    wait_until(lambda: not agent._gatherer._under_way, lambda: agent.turn(0.001))
+        bench.clock.advance(120.0)
+        bench.turn_alone()
+    assert bench.agent._link.congested
+    bench.until_alone(lambda: not bench.working)
     bench.heard.clear()
-    bench.until(lambda: not agent._link.congested)
+    bench.until(lambda: not bench.agent._link.congested)
     bench.settle()
-    assert set(bench.names) >= {"heartbeat", "active-user"}
+    assert set(bench.names) >= {"heartbeat", "host-name", "active-user"}
 
 
 # ---- Calm ----
 
 
+HOUR = 3600.0
+
+Leaping = Callable[[Callable[[int], None]], Bench]
+
+
 @pytest.fixture
-def leaping(tmp_path: Path, root: Path, clock: Clock) -> Iterator[Callable[[Callable[[int], None]], Bench]]:
+def leaping(root: Path, clock: Clock, commands: dict[str, FakeCommand]) -> Iterator[Leaping]:
+    """Makes a bench on whose clock time leaps to where something is due."""
     made: list[Bench] = []
 
     def make(on_turn: Callable[[int], None]) -> Bench:
-        made.append(Bench(FifoHost(tmp_path), clock, root, LeapingSelector(clock, on_turn)))
+        made.append(Bench(root, clock, LeapingSelector(clock, on_turn)))
         return made[-1]
 
     yield make
@@ -489,95 +832,499 @@ def leaping(tmp_path: Path, root: Path, clock: Clock) -> Iterator[Callable[[Call
         each.agent.close()
 
 
-HOUR = 3600.0
-
-
-def run_for_an_hour(bench: Bench) -> int:
-    """How many turns the loop takes in an hour of the bench's clock."""
+def turns_in(seconds: float, bench: Bench) -> int:
+    """How many turns the loop takes in so many seconds of the bench's clock."""
+    bench.stop_at = bench.clock() + seconds
     bench.agent.run()
-    assert bench._selector is not None
-    return bench._selector.turns
+    assert isinstance(bench.selector, LeapingSelector)
+    return bench.selector.turns
 
 
-def test_without_a_host_the_loop_turns_once_in_a_heartbeat(
-    leaping: Callable[[Callable[[int], None]], Bench], clock: Clock
-) -> None:
-    end = clock() + HOUR
-    calm = leaping(lambda _: calm.agent.stop() if clock() >= end else None)
-    assert run_for_an_hour(calm) <= HOUR / 5 + 10
+def stop_in_time(bench: Bench) -> None:
+    if bench.clock() >= bench.stop_at:
+        bench.agent.stop()
 
 
-def test_after_a_host_has_gone_the_loop_turns_once_in_a_heartbeat(
-    leaping: Callable[[Callable[[int], None]], Bench], clock: Clock
-) -> None:
-    end = clock() + HOUR
+def with_a_host(leaping: Leaping, *, reads: bool = True) -> Bench:
+    """A bench whose host negotiates at the third turn."""
 
+    def on_turn(turns: int) -> None:
+        if turns == 3:
+            calm.host.connect()
+            calm.host.write(REFRESH + push(3))
+        if turns > 3 and reads:
+            calm.listen()
+        stop_in_time(calm)
+
+    calm = leaping(on_turn)
+    return calm
+
+
+def test_without_a_host_the_loop_turns_once_in_a_heartbeat(leaping: Leaping) -> None:
+    calm = leaping(lambda _: stop_in_time(calm))
+    assert turns_in(HOUR, calm) <= HOUR / 5 + 10
+
+
+def test_after_a_host_has_gone_the_loop_turns_once_in_a_heartbeat(leaping: Leaping) -> None:
     def on_turn(turns: int) -> None:
         if turns == 3:
             calm.host.connect()
         if turns == 6:
             calm.host.disconnect()
-        if clock() >= end:
-            calm.agent.stop()
+        stop_in_time(calm)
 
     calm = leaping(on_turn)
-    assert run_for_an_hour(calm) <= HOUR / 5 + 30
+    assert turns_in(HOUR, calm) <= HOUR / 5 + 30
 
 
-def test_with_a_host_the_loop_turns_for_heartbeats_and_facts_only(
-    leaping: Callable[[Callable[[int], None]], Bench], clock: Clock
-) -> None:
-    end = clock() + HOUR
-
+@pytest.mark.parametrize("error", [PortMissing("unplugged"), PortBusy("held")])
+def test_without_a_port_the_loop_turns_once_a_second(leaping: Leaping, error: Exception) -> None:
     def on_turn(turns: int) -> None:
         if turns == 3:
-            calm.host.connect()
-            calm.host.write(REFRESH + push(3))
-        if turns > 3:
-            calm.listen()
-        if clock() >= end:
-            calm.agent.stop()
+            calm.why_no_port = error
+            calm.agent._link.change_port(calm.clock())
+        stop_in_time(calm)
 
     calm = leaping(on_turn)
-    turns = run_for_an_hour(calm)
-    heartbeats, facts = calm.names.count("heartbeat"), len(calm.names) - calm.names.count("heartbeat")
-    assert 700 <= heartbeats <= 730
-    assert turns <= 2 * (heartbeats + facts) + 30
+    assert turns_in(HOUR, calm) <= HOUR + 10
+    assert not calm.agent._link.open
 
 
-def test_with_a_host_that_does_not_read_the_loop_turns_for_heartbeats_only(
-    leaping: Callable[[Callable[[int], None]], Bench], clock: Clock
-) -> None:
-    end = clock() + HOUR
+def test_with_a_host_the_loop_turns_for_heartbeats_only(leaping: Leaping) -> None:
+    calm = with_a_host(leaping)
+    calm.configuration = configuration(periods=dict.fromkeys(PERIODS, NEVER))
+    turns = turns_in(HOUR, calm)
+    heartbeats = calm.names.count("heartbeat")
+    assert 718 <= heartbeats <= 724
+    assert turns <= heartbeats + 10
+    assert set(calm.names) == {"heartbeat", "session-startup"}
 
-    def on_turn(turns: int) -> None:
-        if turns == 3:
-            calm.host.connect()
-            calm.host.write(REFRESH + push(3))
-        if clock() >= end:
-            calm.agent.stop()
 
-    calm = leaping(on_turn)
-    calm.collectors["active-user"] = lambda: messages.ActiveUser(name="x" * 50_000)
-    assert run_for_an_hour(calm) <= 3 * HOUR / 5
+def test_at_default_periods_the_loop_turns_at_most_fifteen_times_a_minute(leaping: Leaping) -> None:
+    calm = with_a_host(leaping)
+    calm.prints = {name: lambda: "unchanged" for name in ("applications", "containers")}
+    minutes = 10
+    turns = turns_in(minutes * 60, calm)
+    assert turns <= minutes * 15
+    expected = {name: minutes * 60 / period for name, period in PERIODS.items()}
+    for name, times in {**expected, "heartbeat": minutes * 60 / 5}.items():
+        assert times <= calm.names.count(name) <= times + 4, name
+
+
+def test_with_a_host_that_does_not_read_the_loop_turns_for_heartbeats_only(leaping: Leaping) -> None:
+    calm = with_a_host(leaping, reads=False)
+    calm.quick["number-of-cpus"] = lambda: messages.HostName(name="x" * 50_000)
+    assert turns_in(HOUR, calm) <= HOUR / 5 + 60
     assert calm.agent._link.congested
+
+
+def test_while_a_command_or_a_collector_hangs_the_loop_turns_for_heartbeats_only(
+    bench: Bench, commands: dict[str, FakeCommand], tally: Tally
+) -> None:
+    def work(*_: object) -> Any:
+        tally.add()
+        hang()
+
+    commands["lifecycle-event"] = FakeCommand(work)
+    bench.slow["disks-usage"] = work
+    bench.connect()
+    bench.host.write(REFRESH + push(3) + event())
+    bench.until(lambda: tally.count == 2)
+    bench.drain()
+    assert bench.agent._patience() == 5.0
+
+
+# ---- Another configuration ----
+
+
+def test_other_periods_take_effect(bench: Bench) -> None:
+    negotiate(bench)
+    bench.reload(periods={**PERIODS, "host-name": 25.0, "active-user": NEVER})
+    bench.settle()
+    assert set(bench.after(20.0)) == {"heartbeat"}
+    assert set(bench.after(5.0)) == {"heartbeat", "host-name"}
+    bench.host.write(REFRESH + push(3))
+    assert "active-user" not in bench.after(1000.0)
+
+
+def test_other_patterns_take_effect_though_nothing_else_has_changed(bench: Bench) -> None:
+    bench.prints["applications"] = lambda: "unchanged"
+    negotiate(bench)
+    bench.heard.clear()
+    bench.reload(application=("kernel", "qemu-*"))
+    bench.settle()
+    assert bench.last("applications") == {"applications": ["kernel", "qemu-*"]}
+    assert "session-startup" not in bench.names
+
+
+def test_other_permissions_take_effect(bench: Bench) -> None:
+    negotiate(bench)
+    bench.reload(commands_block=("echo", "lifecycle-event"))
+    bench.heard.clear()
+    bench.host.write(codec.encode("echo", {}) + event())
+    bench.settle()
+    assert "echo" not in bench.names
+    assert bench.completions() == [{"reply_id": "r1", "done": False, "reason": "the configuration of this agent forbids it"}]
+
+
+def test_another_log_level_takes_effect(bench: Bench) -> None:
+    negotiate(bench)
+    bench.configuration = bench.configuration._replace(log_level="error")
+    bench.agent.reload()
+    bench.settle()
+    said = len(bench.log.lines)
+    bench.host.write(event())
+    bench.settle()
+    assert bench.log.lines[said:] == []
+
+
+def agree(bench: Bench, host: HostSession) -> None:
+    """Play the host until it and the guest have nothing more to say."""
+    bench.heard.clear()
+    quiet_turns = 0
+    while quiet_turns < 3 or bench.working:
+        bench.agent.turn(0.02)
+        received = bench.host.read()
+        host.receive_data(received, bench.clock())
+        bench.heard += lines_of(received)
+        answer = host.data_to_send()
+        if answer:
+            bench.host.write(answer)
+        quiet_turns = 0 if received or answer else quiet_turns + 1
+
+
+def test_another_version_is_agreed_on_again_over_the_same_port(bench: Bench) -> None:
+    host = HostSession(Version.V3, "host")
+    bench.turn_alone()
+    bench.host.connect()
+    host.connected(bench.clock())
+    agree(bench, host)
+    assert host.negotiation.agreed == Version.V3
+    identity = bench.last("heartbeat")["agentId"]
+    for version in (Version.V1, None, Version.V2, Version.V3):
+        bench.reload(max_api_version=version)
+        agree(bench, host)
+        assert host.negotiation.agreed == (version or 0)
+        assert bench.agent._session.negotiation.in_use == (version or 0)
+        assert bench.names[0] == "session-startup"
+        assert bench.last("heartbeat").get("agentId") == (None if version is None else identity)
+    assert len(bench.ports) == 1
+
+
+def test_other_heartbeats_take_effect_in_the_session_that_is(bench: Bench) -> None:
+    negotiate(bench)
+    bench.heard.clear()
+    bench.reload(heartbeat=20.0)
+    bench.settle()
+    assert "session-startup" not in bench.names
+    assert "heartbeat" not in bench.names
+    assert "heartbeat" not in bench.after(19.0)
+    assert "heartbeat" in bench.after(1.0)
+    assert len(bench.ports) == 1
+
+
+def test_the_same_configuration_begins_no_session(bench: Bench) -> None:
+    negotiate(bench)
+    bench.heard.clear()
+    bench.reload()
+    bench.settle()
+    assert "session-startup" not in bench.names
+    assert "heartbeat" not in bench.names
+    assert bench.log.messages[-1] == "configuration reloaded"
+
+
+def test_other_ports_are_opened_at_once(bench: Bench) -> None:
+    negotiate(bench)
+    bench.heard.clear()
+    bench.reload(port=("/elsewhere",))
+    bench.until(lambda: len(bench.ports) == 2)
+    bench.settle()
+    assert bench.names[0] == "session-startup"
+    assert len(bench.ports) == 2
+
+
+def test_a_configuration_that_can_not_be_used_is_said_and_changes_nothing(bench: Bench) -> None:
+    negotiate(bench)
+    bench.heard.clear()
+    bench.reload_job = lambda report: report(("guest.conf: [guest] heartbeat: 'often' is not allowed", None))
+    bench.reload(heartbeat=20.0)
+    bench.settle()
+    assert bench.log.lines[-1] == (
+        "ERROR guest.conf: [guest] heartbeat: 'often' is not allowed; the agent goes on as it was configured before"
+    )
+    assert bench.names == []
+    assert "heartbeat" in bench.after(5.0)
+
+
+@pytest.mark.parametrize(
+    ("job", "patience", "why"),
+    [
+        (lambda _: os._exit(7), 0.0, "failed with status 7"),
+        (lambda _: os.kill(os.getpid(), signal.SIGKILL), 0.0, "was ended by signal 9"),
+        (lambda _: hang(), RELOAD_PATIENCE, f"did not finish within {RELOAD_PATIENCE:g} s"),
+    ],
+    ids=["failing", "killed", "hanging"],
+)
+def test_a_configuration_that_can_not_be_read_is_said_and_changes_nothing(
+    bench: Bench, job: Callable[[Report], None], patience: float, why: str
+) -> None:
+    negotiate(bench)
+    bench.reload_job = job
+    bench.agent.reload()
+    bench.turn()
+    bench.clock.advance(patience)
+    bench.until(lambda: "onfigur" in bench.log.lines[-1])
+    assert bench.log.lines[-1] == f"ERROR reading the configuration {why}; the agent goes on as it was configured before"
+    assert "heartbeat" in bench.after(5.0)
+
+
+def test_a_machine_without_room_to_read_the_configuration_is_said_and_changes_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    negotiate(bench)
+    bench.agent.reload()
+    with monkeypatch.context() as full:
+        full.setattr(os, "fork", refuse)
+        bench.turn()
+    why = f"could not be started: {os.strerror(errno.EAGAIN)}"
+    assert bench.log.lines[-1] == f"ERROR reading the configuration {why}; the agent goes on as it was configured before"
+    assert "heartbeat" in bench.after(5.0)
+
+
+def test_what_runs_goes_on_while_the_configuration_changes(
+    bench: Bench, commands: dict[str, FakeCommand], gate: Gate, tmp_path: Path
+) -> None:
+    command, collector = Tally(tmp_path / "command"), Tally(tmp_path / "collector")
+    commands["lifecycle-event"] = FakeCommand(counting_and_waiting(command, gate, {}))
+    negotiate(bench)
+    bench.slow["disks-usage"] = counting_and_waiting(collector, gate, SLOW["disks-usage"])
+    bench.host.write(event() + REFRESH + push(3))
+    bench.until(lambda: command.count and collector.count)
+    bench.heard.clear()
+    bench.reload(max_api_version=Version.V3, heartbeat=6.0, commands_block=("lifecycle-event",))
+    bench.host.write(REFRESH + push(3))
+    gate.open()
+    bench.settle()
+    assert bench.completions() == [{"reply_id": "r1", "done": True}]
+    assert "disks-usage" in bench.names
+    assert command.count == 1
+
+
+def test_what_the_host_said_as_the_configuration_came_is_obeyed(bench: Bench, gate: Gate) -> None:
+    new = bench.configuration._replace(max_api_version=Version.V2)
+
+    def read(report: Report) -> None:
+        gate.wait()
+        report((None, new.plain()))
+
+    negotiate(bench)
+    bench.reload_job = read
+    bench.agent.reload()
+    bench.turn()
+    (task,) = (key.fileobj for key in bench.selector.get_map().values() if isinstance(key.fileobj, Task))
+    gate.open()
+    wait_until(lambda: select.select([task], [], [], 0.1)[0], lambda: None)
+    bench.host.write(codec.encode("lock-screen", {}))
+    bench.heard.clear()
+    bench.turn()
+    assert bench.names[0] == "session-startup"
+    bench.settle()
+    assert "lock-screen: carried out" in bench.log.messages
+
+
+def test_a_completion_that_the_host_had_not_read_survives_new_sessions(bench: Bench) -> None:
+    negotiate(bench)
+    fill(bench)
+    bench.host.write(event())
+    bench.turn_alone()
+    bench.until_alone(lambda: not bench.working)
+    bench.agent.reload()
+    bench.configuration = bench.configuration._replace(max_api_version=Version.V2)
+    bench.until_alone(lambda: "configuration reloaded" in bench.log.messages)
+    bench.until(lambda: "session-startup" in bench.names)
+    bench.host.write(REFRESH + push(2))
+    bench.settle()
+    assert bench.completions() == []
+    bench.reload(max_api_version=Version.V3)
+    bench.host.write(REFRESH + push(3))
+    bench.settle()
+    assert bench.completions() == [{"reply_id": "r1", "done": True}]
+
+
+def test_one_reload_after_the_other_is_carried_out_and_the_last_configuration_counts(bench: Bench, gate: Gate) -> None:
+    negotiate(bench)
+    configurations = [bench.configuration._replace(heartbeat=seconds) for seconds in (6.0, 7.0)]
+
+    def read(report: Report) -> None:
+        gate.wait()
+        report((None, configurations[0].plain()))
+
+    bench.reload_job = read
+    bench.agent.reload()
+    bench.turn()
+    bench.reload_job = lambda report: report((None, configurations[1].plain()))
+    bench.agent.reload()
+    bench.turn()
+    assert sum(isinstance(key.fileobj, Task) for key in bench.selector.get_map().values()) == 1
+    gate.open()
+    bench.settle()
+    assert bench.log.messages.count("configuration reloaded") == 2
+    assert "heartbeat" not in bench.after(6.5)
+    assert "heartbeat" in bench.after(0.5)
+
+
+# ---- Answers, one by one ----
+
+
+def test_a_flood_of_commands_is_answered_completely(bench: Bench) -> None:
+    negotiate(bench)
+    bench.host.write(b"".join(event(str(number)) for number in range(700)))
+    bench.settle()
+    assert sorted(int(each["reply_id"]) for each in bench.completions()) == list(range(700))
+
+
+def test_answers_that_were_read_are_not_sent_again_and_those_that_were_not_are(bench: Bench) -> None:
+    negotiate(bench)
+    fill(bench)
+    for number in range(5):
+        bench.host.write(event(str(number)))
+    bench.turn_alone()
+    bench.until_alone(lambda: not bench.working)
+    bench.host.write(REFRESH)
+    bench.turn_alone()
+    read = [each["reply_id"] for name, each in lines_of(bench.host.disconnect()) if name == "completion"]
+    bench.turn_alone()
+    bench.host.connect()
+    bench.turn()
+    bench.host.write(REFRESH + push(3))
+    bench.settle()
+    assert read + [each["reply_id"] for each in bench.completions()] == ["0", "1", "2", "3", "4"]
+
+
+def test_what_happened_while_the_host_did_not_read_is_told_when_it_does(bench: Bench) -> None:
+    bench.logind = FakeLogind()
+    negotiate(bench)
+    bench.agent._session.pause_writing()
+    bench.logind.tell(Notice.SHUTTING_DOWN)
+    bench.turn_alone()
+    bench.agent._session.resume_writing(bench.clock())
+    bench.settle()
+    assert "session-shutdown" in bench.names
+
+
+# ---- The service manager ----
+
+
+@pytest.fixture
+def manager(bench: Bench, tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
+    """What the service manager has been told since it was last asked."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as ears:
+        ears.bind(str(tmp_path / "notify"))
+        bench.notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+
+        def told() -> list[str]:
+            lines = []
+            while select.select([ears], [], [], 0)[0]:
+                lines.append(ears.recv(4096).decode().splitlines()[0])
+            return lines
+
+        yield told
+
+
+def test_the_service_manager_is_told_how_the_agent_is(bench: Bench, manager: Callable[[], list[str]]) -> None:
+    bench.turn_alone()
+    assert manager() == ["STATUS=waiting for a host"]
+    negotiate(bench)
+    assert manager()[-1] == "STATUS=API 3 in use"
+    bench.disconnect()
+    bench.why_no_port = PortMissing("unplugged")
+    bench.agent._link.change_port(bench.clock())
+    bench.turn_alone()
+    assert manager() == ["STATUS=waiting for a host", "STATUS=waiting for a port"]
+
+
+def test_the_service_manager_is_told_when_the_agent_works_and_when_it_ends(
+    bench: Bench, manager: Callable[[], list[str]]
+) -> None:
+    bench.agent.stop()
+    bench.agent.run()
+    assert manager() == ["STATUS=waiting for a host", "READY=1"]
+    agent, bench._agent = bench.agent, None
+    agent.close()
+    assert manager() == ["STOPPING=1"]
+    bench.selector = selectors.DefaultSelector()
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_the_service_manager_is_told_of_a_reload(bench: Bench, manager: Callable[[], list[str]], usable: bool) -> None:
+    if not usable:
+        bench.reload_job = lambda report: report(("no configuration", None))
+    bench.turn_alone()
+    manager()
+    bench.agent.reload()
+    bench.turn_alone()
+    bench.until_alone(lambda: not bench.working)
+    assert manager() == ["RELOADING=1", "READY=1"]
+
+
+def test_an_end_in_the_middle_of_a_reload_is_an_end(bench: Bench, manager: Callable[[], list[str]]) -> None:
+    bench.reload_job = lambda _: hang()
+    bench.turn_alone()
+    bench.agent.reload()
+    bench.turn_alone()
+    manager()
+    agent, bench._agent = bench.agent, None
+    agent.close()
+    assert manager() == ["STOPPING=1"]
+    assert not any("configuration" in line for line in bench.log.lines)
+    bench.selector = selectors.DefaultSelector()
 
 
 # ---- The end ----
 
 
-def test_at_the_end_the_host_hears_what_was_left_to_say(root: Path, clock: Clock) -> None:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    agent = Agent(configuration(), lambda: Port(ours.detach(), "pair"), {}, Meter(str(root), clock), clock, selector=None)
-    with theirs:
-        agent.turn(0)
-        theirs.recv(65536)
-        theirs.send(codec.encode("echo", {"n": 1}))
-        agent._link.advance(clock())
-        agent._follow_events(clock())
-        agent.close()
-        assert lines_of(theirs.recv(65536)) == [("echo", {"n": 1})]
+def test_at_the_end_the_host_hears_what_was_left_to_say(bench: Bench) -> None:
+    negotiate(bench)
+    bench.heard.clear()
+    bench.host.write(codec.encode("echo", {"n": 1}))
+    bench.agent._link.advance(bench.clock())
+    bench.agent._follow_events()
+    end(bench)
+    assert bench.heard == [("echo", {"n": 1})]
+
+
+def end(bench: Bench) -> None:
+    """The agent ends, and the host hears the rest."""
+    agent, bench._agent = bench.agent, None
+    agent.close()
+    bench.listen()
+    bench.host.disconnect()
+    bench.selector = selectors.DefaultSelector()
+
+
+def test_an_end_in_the_middle_of_commands_completes_all_of_them(
+    bench: Bench, commands: dict[str, FakeCommand], tally: Tally
+) -> None:
+    def run(*_: object) -> Mapping[str, Any]:
+        tally.add()
+        hang()
+
+    commands["lifecycle-event"] = FakeCommand(run)
+    negotiate(bench)
+    bench.heard.clear()
+    for reply_id in ("running", "waiting", "waiting too"):
+        bench.host.write(event(reply_id))
+    bench.until(lambda: tally.count)
+    end(bench)
+    assert {each["reply_id"]: (each["done"], each["reason"]) for each in bench.completions()} == {
+        "running": (False, "its worker was ended because the agent is stopping"),
+        "waiting": (False, "the agent is stopping"),
+        "waiting too": (False, "the agent is stopping"),
+    }
+    assert tally.count == 1
 
 
 def test_a_stop_ends_the_loop_before_it_waits(bench: Bench) -> None:
@@ -585,19 +1332,41 @@ def test_a_stop_ends_the_loop_before_it_waits(bench: Bench) -> None:
     bench.agent.run()
 
 
-def test_the_end_waits_for_no_collector_that_hangs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
+def test_a_stop_in_the_middle_ends_the_loop(leaping: Leaping) -> None:
+    calm = leaping(lambda turns: calm.agent.stop() if turns == 5 else None)
+    assert turns_in(HOUR, calm) == 5
 
-    def hang() -> Message:
-        release.wait(GIVE_UP)
-        return FACTS["host-name"]
 
-    bench.collectors["host-name"] = hang
-    monkeypatch.setattr("guest_agent.agent.FAREWELL", 0.01)
+def test_a_stop_or_a_signal_wakes_the_loop_once(bench: Bench) -> None:
+    bench.turn_alone()
+    bench.turn_alone()
+    for wake in (bench.agent.stop, lambda: os.write(bench.agent.wakeup_descriptor, b"\0")):
+        assert not bench.selector.select(0)
+        wake()
+        assert bench.selector.select(0)
+        bench.turn_alone()
+
+
+def test_the_end_waits_for_no_collector_that_hangs(root: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
+    def collect() -> Message:
+        tally.add()
+        hang_stubbornly()
+
+    monkeypatch.setattr(agents, "FAREWELL", 0.01)
+    bench = Bench(root, time.monotonic)  # type: ignore[arg-type]
+    bench.slow["applications"] = collect
     bench.connect()
-    agent, bench._agent = bench.agent, None
-    agent.close()
-    release.set()
-    assert agent._gatherer.close(GIVE_UP)
-    agent._wakeup.close()
-    bench.host.disconnect()
+    bench.until(lambda: tally.count)
+    before = set(os.listdir("/proc/self/fd"))
+    end(bench)
+    assert len(os.listdir("/proc/self/fd")) < len(before)
+    assert not any("applications" in line for line in bench.log.lines)
+    bench.selector.close()
+
+
+def test_a_port_that_never_appears_ends_the_loop(bench: Bench) -> None:
+    bench.why_no_port = PortMissing("no port")
+    bench.turn_alone()
+    bench.clock.advance(bench.configuration.port_timeout)
+    with pytest.raises(PortMissing):
+        bench.agent.run()

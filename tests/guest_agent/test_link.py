@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import selectors
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from common import codec, events, framing, messages, versions
+from common.catalogue import CATALOGUE
 from common.session import GuestSession
 from common.versions import Version
 from guest_agent import link as links
@@ -18,7 +18,7 @@ from guest_agent.link import Link
 from guest_agent.port import READ_SIZE, Port, PortBusy, PortMissing, PortUnusable, PortVanished
 from guest_agent.quiet import QuietLog
 
-from .parts import Clock, FifoHost, lines_of
+from .parts import Clock, FifoHost, ListLog, lines_of
 
 LOOK_AGAIN = 5.0
 REFRESH = codec.encode("refresh", {"apiVersion": 3, "hostId": "h"})
@@ -31,6 +31,7 @@ class Bench:
     def __init__(self, host: FifoHost, clock: Clock) -> None:
         self.host = host
         self.clock = clock
+        self.log = ListLog()
         self.session = GuestSession(versions.newest(), "agent")
         self.selector = selectors.DefaultSelector()
         self.openings: list[Callable[[], Port]] = []
@@ -40,7 +41,7 @@ class Bench:
             self.session,
             self._open,
             self.selector,
-            QuietLog(logging.getLogger("test"), clock),
+            QuietLog(self.log, clock),
             now=clock(),
             patience=3.0,
             look_again=LOOK_AGAIN,
@@ -63,8 +64,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> Iterator[Bench]:
-    caplog.set_level(logging.INFO)
+def bench(tmp_path: Path, clock: Clock) -> Iterator[Bench]:
     made = Bench(FifoHost(tmp_path), clock)
     yield made
     made.link.close(0, clock)
@@ -115,12 +115,12 @@ def test_an_unusable_port_is_an_error_at_once(bench: Bench) -> None:
         bench.turn()
 
 
-def test_a_port_that_another_program_holds_is_waited_for_without_end(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_port_that_another_program_holds_is_waited_for_without_end(bench: Bench) -> None:
     bench.openings = [failing(PortBusy("held"))] * 100
     for _ in range(100):
         bench.turn()
         bench.clock.advance(links.RETRY_PERIOD)
-    assert caplog.messages == ["held; trying again every 1 s"]
+    assert bench.log.messages == ["held; trying again every 1 s"]
     bench.turn()
     assert len(bench.ports) == 1
 
@@ -252,12 +252,12 @@ def test_a_host_that_is_back_at_once_is_noticed_at_once(bench: Bench, monkeypatc
     assert bench.session.negotiation.host_repairs
 
 
-def test_the_coming_and_going_of_hosts_is_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_coming_and_going_of_hosts_is_said(bench: Bench) -> None:
     connect(bench)
     bench.host.disconnect()
     bench.turn()
     bench.turn()
-    assert caplog.messages == [
+    assert bench.log.messages == [
         "fifo: port opened",
         "no host is connected yet",
         "a host is connected",
@@ -266,11 +266,6 @@ def test_the_coming_and_going_of_hosts_is_said(bench: Bench, caplog: pytest.LogC
 
 
 # ---- The port goes ----
-
-
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Every line logged, in the fixtures too."""
-    return [record.getMessage() for when in ("setup", "call") for record in caplog.get_records(when)]
 
 
 @pytest.fixture
@@ -287,9 +282,9 @@ def unplugged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return bench
 
 
-def test_a_vanished_port_is_looked_for_and_opened_again(unplugged: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_vanished_port_is_looked_for_and_opened_again(unplugged: Bench) -> None:
     assert not unplugged.link.up
-    assert "fifo: the port vanished (unplugged); looking for it every 1 s" in said(caplog)
+    assert "fifo: the port vanished (unplugged); looking for it every 1 s" in unplugged.log.messages
     assert unplugged.link.next_deadline() == unplugged.clock() + links.RETRY_PERIOD
     unplugged.turn()
     assert len(unplugged.ports) == 1
@@ -299,14 +294,12 @@ def test_a_vanished_port_is_looked_for_and_opened_again(unplugged: Bench, caplog
 
 
 @pytest.mark.parametrize("error", [PortMissing("no port"), PortUnusable("no permission"), PortBusy("held")])
-def test_once_it_had_a_port_the_agent_never_gives_up(
-    unplugged: Bench, error: Exception, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_once_it_had_a_port_the_agent_never_gives_up(unplugged: Bench, error: Exception) -> None:
     unplugged.openings = [failing(error)] * 1000
     for _ in range(1000):
         unplugged.clock.advance(links.RETRY_PERIOD)
         unplugged.turn()
-    assert sum(str(error) in message for message in said(caplog)) == 1
+    assert sum(str(error) in message for message in unplugged.log.messages) == 1
     unplugged.clock.advance(links.RETRY_PERIOD)
     unplugged.turn()
     assert len(unplugged.ports) == 2
@@ -349,11 +342,13 @@ def test_a_flood_is_read_in_portions(bench: Bench) -> None:
     assert bench.link.next_deadline() is None
 
 
+JAM = "x" * 10_000
+
+
 def jam(bench: Bench) -> None:
     """Let the host read nothing until the agent notices."""
-    text = "x" * 10_000
     while not bench.link.congested:
-        bench.session.send(messages.HostName(name=text))
+        bench.session.send(messages.HostName(name=JAM))
         bench.turn()
 
 
@@ -404,3 +399,124 @@ def test_room_for_output_is_waited_for_only_while_output_waits(bench: Bench) -> 
         bench.host.read()
         bench.turn()
     assert not bench.ports[0]._watching_output
+
+
+def test_what_was_handed_over_is_written_or_waits(bench: Bench) -> None:
+    bench.turn()
+    assert bench.link.drained
+    connect(bench)
+    assert bench.link.drained
+    jam(bench)
+    assert not bench.link.drained
+
+
+# ---- Another configuration ----
+
+
+def begin_anew(bench: Bench) -> None:
+    bench.session = GuestSession(Version.V1, "agent anew")
+    bench.link.begin_anew(bench.session, bench.clock())
+
+
+def test_another_session_begins_under_the_same_port(bench: Bench) -> None:
+    connect(bench)
+    bench.host.write(REFRESH + PUSH)
+    bench.turn()
+    bench.heard()
+    bench.events.clear()
+    begin_anew(bench)
+    bench.turn()
+    assert bench.heard() == ["session-startup"]
+    assert events.HeartbeatWanted() in bench.events
+    bench.host.write(REFRESH + PUSH)
+    bench.turn()
+    assert bench.session.negotiation.in_use == Version.V1
+    assert len(bench.ports) == 1
+
+
+def test_another_session_begins_where_the_line_that_was_begun_ends(bench: Bench) -> None:
+    connect(bench)
+    jam(bench)
+    received = bench.host.read()
+    begin_anew(bench)
+    assert not bench.link.congested
+    assert bench.ports[0].pending < links.PENDING_LIMIT / 2
+    while not bench.link.drained:
+        bench.turn()
+        received += bench.host.read()
+    *_, before, last = lines_of(received)
+    assert before == ("host-name", {"name": JAM})
+    assert last == ("session-startup", {})
+
+
+def test_another_session_waits_for_a_host_as_the_one_before(bench: Bench) -> None:
+    begin_anew(bench)
+    assert bench.session.data_to_send() == b""
+    connect(bench)
+    assert bench.heard() == ["session-startup"]
+    assert bench.events[0] == events.FactsWanted(CATALOGUE.facts(up_to=Version.V0))
+
+
+def test_another_port_is_opened_at_once(bench: Bench) -> None:
+    connect(bench)
+    bench.host.write(REFRESH + PUSH)
+    bench.turn()
+    bench.link.change_port(bench.clock())
+    assert not bench.link.open
+    assert not bench.session.allows("containers")
+    assert bench.link.next_deadline() == bench.clock()
+    bench.heard()
+    bench.turn()
+    bench.turn()
+    assert len(bench.ports) == 2
+    assert bench.heard() == ["session-startup"]
+    assert "fifo: the port was given up, others are configured; looking for it every 1 s" in bench.log.messages
+
+
+def test_another_port_is_looked_for_at_once_where_there_was_none(bench: Bench) -> None:
+    bench.openings = [failing(PortMissing("no port"))]
+    bench.turn()
+    bench.link.change_port(bench.clock())
+    bench.turn()
+    assert len(bench.ports) == 1
+
+
+def test_another_port_is_opened_at_once_though_no_host_was_at_the_old_one(bench: Bench) -> None:
+    bench.turn()
+    bench.link.change_port(bench.clock())
+    bench.turn()
+    assert len(bench.ports) == 2
+
+
+# ---- What has been dropped, and what is not read ----
+
+
+def test_each_time_that_lines_may_have_been_dropped_the_channel_has_another_number(bench: Bench) -> None:
+    numbers = [bench.link.channel]
+    connect(bench)
+    bench.host.disconnect()
+    bench.turn()
+    numbers.append(bench.link.channel)
+    connect(bench)
+    begin_anew(bench)
+    numbers.append(bench.link.channel)
+    bench.link.change_port(bench.clock())
+    numbers.append(bench.link.channel)
+    assert len(set(numbers)) == 4
+
+
+def test_what_is_not_wanted_now_waits_in_the_port(bench: Bench) -> None:
+    connect(bench)
+    bench.host.write(REFRESH + PUSH)
+    bench.link.advance(bench.clock(), read=False)
+    assert bench.session.negotiation.in_use == Version.V0
+    assert bench.link.next_deadline() is None
+    bench.turn()
+    assert bench.session.negotiation.in_use > Version.V0
+
+
+def test_a_host_that_goes_is_noticed_while_nothing_is_read(bench: Bench) -> None:
+    connect(bench)
+    bench.host.disconnect()
+    bench.link.advance(bench.clock(), read=False)
+    assert not bench.link.up

@@ -16,7 +16,7 @@ def test_a_cpu_list_is_counted(ranges: str, expected: int) -> None:
     assert cpus.count(ranges) == expected
 
 
-@pytest.mark.parametrize("ranges", ["", "a", "0-", "-1", "0,,1", "٣", "0-99999999999"])
+@pytest.mark.parametrize("ranges", ["", "a", "0-", "-1", "0,,1", "٣", "0-99999999999", "0-1-2", "0 1"])
 def test_what_is_no_cpu_list_is_refused(ranges: str) -> None:
     with pytest.raises(ValueError, match="no CPU list"):
         cpus.count(ranges)
@@ -26,7 +26,7 @@ def test_this_machine_has_as_many_as_the_c_library_says() -> None:
     assert cpus.number_of_cpus("/").count == os.sysconf("SC_NPROCESSORS_ONLN")
 
 
-@pytest.mark.parametrize("text", [None, "garbage\n"])
+@pytest.mark.parametrize("text", [None, "", "garbage\n", "0-\x00\n"])
 def test_an_unknown_number_is_minus_one(text: Optional[str], tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "sys/devices/system/cpu").mkdir(parents=True)

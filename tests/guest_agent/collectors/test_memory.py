@@ -93,6 +93,13 @@ def test_a_kernel_without_swap_and_with_strange_lines_is_understood(meter: Meter
     assert (measured["mem_total"], measured["mem_free"], measured["swap_usage"]) == (100, 0, 0)
 
 
+def test_a_kernel_that_does_not_count_paging_has_no_rates(meter: Meter, root: Path, clock: Clock) -> None:
+    meter.measure()
+    clock.advance(5.0)
+    (root / "proc/vmstat").write_text("pgfault\npswpin -7\nnr_free_pages 12\n", encoding="utf-8")
+    assert meter.measure()["pageflt"] == 0
+
+
 def test_without_a_total_there_is_no_measurement(meter: Meter, root: Path) -> None:
     (root / "proc/meminfo").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="MemTotal"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,24 @@ def test_without_a_known_domain_the_host_name_stands_alone(
 ) -> None:
     call_it("vm", monkeypatch)
     assert fqdn(tmp_path, hosts) == "vm"
+
+
+def test_no_name_server_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*_: object) -> None:
+        pytest.fail("asked a name server")
+
+    for name in ("getfqdn", "gethostbyname", "gethostbyaddr", "getaddrinfo", "getnameinfo"):
+        monkeypatch.setattr(socket, name, ask)
+    call_it("vm", monkeypatch)
+    assert fqdn(tmp_path, "127.0.0.1 localhost\n") == "vm"
+    assert names.host_name().name == "vm"
+
+
+def test_a_hosts_file_that_can_not_be_read_as_text_still_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call_it("vm", monkeypatch)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/hosts").write_bytes(b"\xff\xfe x\n\0\n10.0.0.1 vm.example.com\n")
+    assert names.fqdn(str(tmp_path)).fqdn == "vm.example.com"
 
 
 def test_without_a_hosts_file_the_host_name_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

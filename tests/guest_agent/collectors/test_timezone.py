@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import time
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
 from guest_agent.collectors.timezone import timezone
+
+KOLKATA = "../usr/share/zoneinfo/Asia/Kolkata"
 
 
 def zone_file(seconds: int, rule: str) -> bytes:
@@ -26,40 +31,106 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def told(root: Path) -> tuple[str, int]:
+    message = timezone(str(root))
+    return message.zone, message.offset
+
+
+# ---- The name ----
+
+
 @pytest.mark.parametrize(
     ("link", "expected"),
     [
-        ("../usr/share/zoneinfo/Asia/Kolkata", "Asia/Kolkata"),
+        (KOLKATA, "Asia/Kolkata"),
+        ("/usr/share/zoneinfo/Asia/Kolkata", "Asia/Kolkata"),
         ("../usr/share/zoneinfo/posix/Asia/Kolkata", "Asia/Kolkata"),
+        ("zoneinfo/Asia/Kolkata", "Asia/Kolkata"),
     ],
 )
 def test_the_zone_is_what_the_link_names(root: Path, link: str, expected: str) -> None:
     (root / "usr/share/zoneinfo/posix").symlink_to(".")
+    (root / "etc/zoneinfo").symlink_to("../usr/share/zoneinfo")
     (root / "etc/localtime").symlink_to(link)
-    found = timezone(str(root))
-    assert (found.zone, found.offset) == (expected, 330)
+    assert told(root) == (expected, 330)
+
+
+def test_an_absolute_link_stays_below_the_root(root: Path) -> None:
+    elsewhere = root / "etc/localtime"
+    elsewhere.symlink_to("/usr/share/zoneinfo/Etc/UTC")
+    (root / "usr/share/zoneinfo/Etc").mkdir()
+    (root / "usr/share/zoneinfo/Etc/UTC").write_bytes(zone_file(60, "XXX-0:01"))
+    assert told(root) == ("Etc/UTC", 1)
 
 
 def test_a_copied_zone_is_named_by_the_other_file(root: Path) -> None:
     (root / "etc/localtime").write_bytes(zone_file(-12600, "XXX3:30"))
     (root / "etc/timezone").write_text("America/St_Johns\n", encoding="utf-8")
-    found = timezone(str(root))
-    assert (found.zone, found.offset) == ("America/St_Johns", -210)
+    assert told(root) == ("America/St_Johns", -210)
 
 
 def test_a_zone_without_a_name_still_has_an_offset(root: Path) -> None:
     (root / "etc/elsewhere").write_bytes(zone_file(3600, "XXX-1"))
     (root / "etc/localtime").symlink_to("elsewhere")
-    found = timezone(str(root))
-    assert (found.zone, found.offset) == ("", 60)
+    assert told(root) == ("", 60)
+
+
+# ---- The offset ----
+
+
+def test_a_zone_that_is_changed_meanwhile_is_told_as_it_is_now(root: Path) -> None:
+    (root / "etc/localtime").write_bytes(zone_file(3600, "XXX-1"))
+    assert told(root) == ("", 60)
+    (root / "etc/localtime").write_bytes(zone_file(7200, "XXX-2"))
+    assert told(root) == ("", 120)
+
+
+@pytest.mark.parametrize("own", [None, "XXX-3"])
+def test_the_zone_that_the_agent_lives_in_stays(own: Optional[str], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if own is None:
+        monkeypatch.delenv("TZ", raising=False)
+    else:
+        monkeypatch.setenv("TZ", own)
+    time.tzset()
+    before = time.timezone
+    (root / "etc/localtime").symlink_to(KOLKATA)
+    assert told(root) == ("Asia/Kolkata", 330)
+    assert (os.environ.get("TZ"), time.timezone) == (own, before)
+    monkeypatch.undo()
+    time.tzset()
+
+
+# ---- No zone ----
 
 
 def test_without_a_zone_the_system_runs_on_utc(root: Path) -> None:
-    found = timezone(str(root))
-    assert (found.zone, found.offset) == ("UTC", 0)
+    assert told(root) == ("UTC", 0)
 
 
-def test_a_file_that_is_no_zone_is_an_error(root: Path) -> None:
-    (root / "etc/localtime").write_bytes(b"garbage")
-    with pytest.raises(ValueError, match="magic"):
-        timezone(str(root))
+def test_a_link_that_leads_nowhere_is_no_zone(root: Path) -> None:
+    (root / "etc/localtime").symlink_to("/usr/share/zoneinfo/Asia/Nowhere")
+    assert told(root) == ("UTC", 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"TZ", b"garbage", b"\xff\xfe\xff\xfe"])
+def test_a_file_that_is_no_zone_is_an_error(content: bytes, root: Path) -> None:
+    (root / "etc/localtime").write_bytes(content)
+    with pytest.raises(ValueError, match="no time zone; link it to one below /usr/share/zoneinfo"):
+        told(root)
+
+
+def test_a_pipe_in_place_of_a_zone_is_not_waited_for(root: Path) -> None:
+    os.mkfifo(root / "etc/localtime")
+    with pytest.raises(ValueError, match="no time zone"):
+        told(root)
+
+
+def test_a_directory_in_place_of_a_zone_is_an_error(root: Path) -> None:
+    (root / "etc/localtime").mkdir()
+    with pytest.raises(IsADirectoryError):
+        told(root)
+
+
+def test_a_damaged_zone_is_like_utc(root: Path) -> None:
+    (root / "etc/localtime").write_bytes(b"TZif2" + b"\xff" * 100)
+    assert told(root) == ("", 0)

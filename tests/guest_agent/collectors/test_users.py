@@ -1,91 +1,119 @@
-"""Who is logged in, who came and who went."""
+"""The sessions of users: as logind tells of them on a real bus of the test's own, or as they stand at the terminals."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
 
-from common.messages import ActiveUser, Message, SessionLogoff, SessionLogon
-from guest_agent.collectors.users import Users
+from guest_agent import logind
+from guest_agent.collectors import users
+from guest_agent.sessions import UserSession
+from host_agent.demo.vm import packages
+from tests.guest_agent.conftest import CommandGuard
+from tests.guest_agent.login1 import Bus, Login1
+from tests.needs import or_left_out
+
+ALICE = {
+    "Id": "c1",
+    "Name": "alice",
+    "Class": "user",
+    "State": "active",
+    "Seat": "seat0",
+    "Active": True,
+    "LockedHint": True,
+    "Timestamp": 1_700_000_000_500_000,
+}
 
 
-class Session(NamedTuple):
-    """What the machine says of a session."""
+class Terminal(NamedTuple):
+    """What the C library says of a login."""
 
     name: str
-    terminal: Optional[str] = "tty1"
-    started: float = 100.0
+    terminal: str
+    started: float
+    pid: int
 
 
-ALICE = Session("alice")
-BOB = Session("bob", "pts/0", 200.0)
-
-
-class Machine:
-    """Sessions that come and go, and the collector that looks at them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._sessions: tuple[Session, ...] = ()
-        self._users = Users()
-        monkeypatch.setattr(psutil, "users", lambda: list(self._sessions))
-
-    def look(self, *sessions: Session) -> list[Message]:
-        self._sessions = sessions
-        return list(self._users.report())
+# ---- Logind ----
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(monkeypatch)
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("root")
 
 
-def test_who_has_been_logged_in_longest_is_the_active_user(machine: Machine) -> None:
-    assert machine.look(BOB, ALICE) == [ActiveUser(name="alice")]
+@pytest.fixture
+def login1(root: Path, command_guard: CommandGuard) -> Iterator[Login1]:
+    with or_left_out():
+        program = packages.program("dbus-daemon", "dbus-daemon")
+    command_guard.allowed |= {program, sys.executable}
+    bus = Bus(root, program)
+    made = Login1(bus)
+    yield made
+    made.close()
+    bus.close()
 
 
-def test_nobody_is_a_word(machine: Machine) -> None:
-    assert machine.look() == [ActiveUser(name="None")]
+def test_sessions_are_as_logind_tells_of_them(root: Path, login1: Login1) -> None:
+    login1.sessions(ALICE, {**ALICE, "Id": "2", "Name": "bob", "Seat": "", "LockedHint": False, "Timestamp": 2_000_000})
+    assert users.sessions(str(root)) == (
+        UserSession("c1", "alice", 1_700_000_000.5, locked=True, active=True),
+        UserSession("2", "bob", 2.0, locked=False, active=False),
+    )
 
 
-def test_who_was_there_at_the_first_look_has_not_come(machine: Machine) -> None:
-    assert machine.look(ALICE) == [ActiveUser(name="alice")]
-    assert machine.look(ALICE) == [ActiveUser(name="alice")]
+@pytest.mark.parametrize("other", [{"Class": "greeter"}, {"Class": "manager"}, {"State": "closing"}], ids=str)
+def test_what_is_no_session_of_a_user_is_left_out(root: Path, login1: Login1, other: dict[str, Any]) -> None:
+    login1.sessions({**ALICE, **other})
+    assert users.sessions(str(root)) == ()
 
 
-def test_a_session_that_came_or_went_is_noticed_once(machine: Machine) -> None:
-    machine.look()
-    assert machine.look(ALICE) == [SessionLogon(), ActiveUser(name="alice")]
-    assert machine.look(ALICE, BOB) == [SessionLogon(), ActiveUser(name="alice")]
-    assert machine.look(BOB, ALICE) == [ActiveUser(name="alice")]
-    assert machine.look(BOB) == [SessionLogoff(), ActiveUser(name="bob")]
-    assert machine.look() == [SessionLogoff(), ActiveUser(name="None")]
+def test_no_more_sessions_are_asked_about_than_the_limit(
+    root: Path, login1: Login1, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "SESSIONS_LIMIT", 3)
+    login1.sessions(*({**ALICE, "Id": str(number)} for number in range(5)))
+    assert len(users.sessions(str(root))) == 3
 
 
-def test_one_who_went_and_one_who_came_are_both_noticed(machine: Machine) -> None:
-    machine.look(ALICE)
-    assert machine.look(BOB) == [SessionLogoff(), SessionLogon(), ActiveUser(name="bob")]
+def test_a_session_that_ended_meanwhile_is_left_out(root: Path, login1: Login1) -> None:
+    login1.sessions(ALICE, {**ALICE, "Id": "gone"})
+    assert [session.id for session in users.sessions(str(root))] == ["c1"]
 
 
-def test_a_user_who_logged_in_anew_since_the_last_look_is_noticed(machine: Machine) -> None:
-    machine.look(ALICE)
-    later = ALICE._replace(started=300.0)
-    assert machine.look(later) == [SessionLogoff(), SessionLogon(), ActiveUser(name="alice")]
+def test_a_logind_that_is_not_there_is_an_error(root: Path, login1: Login1) -> None:
+    login1.close()
+    with pytest.raises(ValueError, match=r"logind answers ListSessions with org\.freedesktop\.DBus\.Error\.ServiceUnknown"):
+        users.sessions(str(root))
 
 
-def test_sessions_that_can_not_be_told_apart_are_counted(machine: Machine) -> None:
-    machine.look(ALICE)
-    assert machine.look(ALICE, ALICE) == [SessionLogon(), ActiveUser(name="alice")]
-    assert machine.look(ALICE) == [SessionLogoff(), ActiveUser(name="alice")]
+def test_a_bus_that_does_not_answer_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "PATIENCE", 0.01)
+    (root / logind.BUS).parent.mkdir(parents=True)
+    (root / logind.SEATS).mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(root / logind.BUS))
+        listening.listen()
+        with pytest.raises(OSError, match="Did not authenticate"):
+            users.sessions(str(root))
 
 
-def test_many_who_came_at_once_are_one_notice(machine: Machine) -> None:
-    machine.look()
-    crowd = [ALICE._replace(terminal=f"pts/{number}") for number in range(100)]
-    assert machine.look(*crowd) == [SessionLogon(), ActiveUser(name="alice")]
+# ---- Terminals ----
 
 
-def test_this_machine_can_be_asked() -> None:
-    (fact,) = Users().report()
-    assert isinstance(fact, ActiveUser)
+def test_without_logind_those_count_who_logged_in_at_a_terminal(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logins = [Terminal("alice", "tty1", 100.0, 7), Terminal("alice", "pts/0", 200.0, 8)]
+    monkeypatch.setattr(psutil, "users", lambda: logins)
+    first, second = users.sessions(str(root))
+    assert (first.user, first.since, first.locked, first.active) == ("alice", 100.0, False, False)
+    assert first.id != second.id
+
+
+def test_this_machine_can_be_asked(root: Path) -> None:
+    assert all(isinstance(session, UserSession) for session in users.sessions(str(root)))

@@ -1,0 +1,130 @@
+"""Log lines: one event each, to the standard error output, where the journal or a person reads them.
+
+The standard library's logging would be as large as all of the protocol. Text from the other side of the port is made
+harmless here: a line stays one line, and shows no control character.
+
+A reader that hangs must not hold up the agent: a line for which there is no room is lost, and counted. The descriptor
+itself is left as it is, blocking: other programs share it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Mapping
+from typing import Callable
+
+#: The levels by their names in the configuration, the most important one first, with syslog's priorities.
+PRIORITIES: Mapping[str, int] = {"error": 3, "warning": 4, "info": 6, "debug": 7}
+
+_STANDARD_ERROR = 2
+
+#: A line is cut here, in bytes: a pipe that has room at all has room for so much.
+_LINE_LIMIT = select.PIPE_BUF
+
+
+class Log:
+    """Writes lines of *level* and above.
+
+    :param write: takes one line with its end.
+    :param has_room: whether *write* would take one now, without waiting.
+    :param journal: whether the journal reads: it wants a priority in front, and has a clock of its own.
+    :param clock: whether other readers want to know when it was.
+    """
+
+    def __init__(
+        self,
+        level: str,
+        write: Callable[[str], object],
+        *,
+        has_room: Callable[[], bool] = lambda: True,
+        journal: bool = False,
+        clock: bool = False,
+    ) -> None:
+        self.level = level
+        self._write = write
+        self._has_room = has_room
+        self._lost = 0
+        self._journal = journal
+        self._clock = clock
+
+    def error(self, text: str) -> None:
+        """Say what the agent can't go on without."""
+        self.say("error", text)
+
+    def warning(self, text: str) -> None:
+        """Say what goes wrong."""
+        self.say("warning", text)
+
+    def info(self, text: str) -> None:
+        """Say what happens."""
+        self.say("info", text)
+
+    def debug(self, text: str) -> None:
+        """Say what only somebody who looks for a fault wants to know."""
+        self.say("debug", text)
+
+    def say(self, level: str, text: str) -> None:
+        """Say *text* at *level*."""
+        if PRIORITIES[level] > PRIORITIES[self.level]:
+            return
+        if self._lost and self._has_room():
+            self._put("warning", f"{self._lost} lines lost: their reader had no room for them")
+            self._lost = 0
+        if self._has_room():
+            self._put(level, text)
+        else:
+            self._lost += 1
+
+    def _put(self, level: str, text: str) -> None:
+        shown = text if text.isprintable() else "".join(map(_shown, text))
+        if self._journal:
+            self._write(f"<{PRIORITIES[level]}>{shown}\n")
+        else:
+            when = time.strftime("%Y-%m-%d %H:%M:%S ") if self._clock else ""
+            self._write(f"{when}{level.upper()} {shown}\n")
+
+
+def standard_error(level: str, environment: Mapping[str, str] = os.environ) -> Log:
+    """A log to the standard error output, in the form that its reader wants."""
+    return Log(
+        level,
+        _write_to_standard_error,
+        has_room=_standard_error_has_room,
+        journal=_is_journal(environment),
+        clock=os.isatty(_STANDARD_ERROR),
+    )
+
+
+def _write_to_standard_error(line: str) -> None:
+    """Write *line*; that nobody can read it is no reason to stop working."""
+    with contextlib.suppress(OSError):
+        os.write(_STANDARD_ERROR, _cut(line.encode("utf-8")))
+
+
+def _standard_error_has_room() -> bool:
+    """Whether a line can be written without waiting; also where writing fails at once."""
+    room = select.poll()
+    room.register(_STANDARD_ERROR, select.POLLOUT)
+    return True
+
+
+def _cut(line: bytes) -> bytes:
+    if len(line) <= _LINE_LIMIT:
+        return line
+    return line[: _LINE_LIMIT - 1].decode("utf-8", "ignore").encode("utf-8") + b"\n"
+
+
+def _is_journal(environment: Mapping[str, str]) -> bool:
+    """Whether the journal reads our standard error output; systemd says which descriptor it connected."""
+    try:
+        status = os.fstat(_STANDARD_ERROR)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
