@@ -47,7 +47,7 @@ def find_control() -> str:
     """
     places = paths.control_places()
     for place in places:
-        if _is_own_socket(place):
+        if _is_trusted_socket(place):
             return place
     raise DaemonUnreachable(_no_daemon(" or ".join(map(printable, places))))
 
@@ -138,13 +138,13 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _is_own_socket(path: str) -> bool:
-    """Whether a socket of this user is at *path*: anybody could have made another one where all may write."""
+def _is_trusted_socket(path: str) -> bool:
+    """Whether a socket of this user or the service's is at *path*: where all may write anybody could have made another."""
     try:
         status = os.lstat(path)
     except OSError:
         return False
-    return stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid()
+    return stat.S_ISSOCK(status.st_mode) and status.st_uid in {os.geteuid(), paths.service_user()}
 
 
 def _no_daemon(where: str) -> str:

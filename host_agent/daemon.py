@@ -18,7 +18,7 @@ from aiohttp import web
 from common.session import HostSession
 from common.versions import Version
 
-from . import discovery, release
+from . import discovery, notify, release
 from .alarm import Alarm
 from .api import application
 from .api.listener import Listener
@@ -97,6 +97,7 @@ class Daemon:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _shut_down(self, runner: web.AppRunner) -> None:
+        notify.tell(notify.STOPPING)
         await runner.cleanup()
         self._discovery.close()
         self._forgetting.cancel()
@@ -171,6 +172,7 @@ class Daemon:
     def _say_ready(self) -> None:
         directories = ", ".join(map(printable, self._configuration.directory))
         _log.info("ready: control socket %s; directories %s", printable(self._configuration.control), directories)
+        notify.tell(notify.READY)
 
 
 def _number(version: Optional[Version]) -> Optional[int]:

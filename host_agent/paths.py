@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
+from typing import Optional
+
+#: As whom the packages' service runs the daemon.
+SERVICE_USER = "vmaccord"
 
 
 def default_control() -> str:
@@ -23,3 +28,11 @@ def control_places() -> tuple[str, ...]:
         os.path.join(runtime, "vmaccord", "control.sock"),
         os.path.join(tempfile.gettempdir(), f"vmaccord-{user}", "control.sock"),
     )
+
+
+def service_user() -> Optional[int]:
+    """The number of the user as whom a service runs the daemon; None where there is no such user."""
+    try:
+        return pwd.getpwnam(SERVICE_USER).pw_uid
+    except KeyError:
+        return None

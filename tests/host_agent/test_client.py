@@ -104,6 +104,15 @@ def test_a_socket_that_somebody_else_put_at_a_default_place_is_not_used(
         find_control()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_root_finds_the_socket_of_the_service(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "control_places", lambda: [str(place / "socket")])
+    monkeypatch.setattr(paths, "SERVICE_USER", "nobody")
+    make_socket(place / "socket")
+    os.chown(place / "socket", NOBODY, NOBODY)
+    assert find_control() == str(place / "socket")
+
+
 @pytest.mark.parametrize(
     "answer",
     [

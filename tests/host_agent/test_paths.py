@@ -39,3 +39,10 @@ def test_a_user_looks_at_the_places_of_every_environment(monkeypatch: pytest.Mon
         f"{tempfile.gettempdir()}/vmaccord-1000/control.sock",
     )
     assert paths.default_control() in paths.control_places()
+
+
+def test_the_services_user_is_known_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "SERVICE_USER", "root")
+    assert paths.service_user() == 0
+    monkeypatch.setattr(paths, "SERVICE_USER", "nobody-of-that-name")
+    assert paths.service_user() is None
