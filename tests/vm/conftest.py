@@ -18,11 +18,10 @@ import pytest
 
 from host_agent.demo.vm import image, machine, packages
 from host_agent.views import columns
+from tests.needs import ROOT, or_left_out
 
 from .hosts import VM
 from .scene import Scene, States, Time
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 _TIMES = pytest.StashKey[list[Time]]()
 
@@ -37,14 +36,9 @@ def workplace() -> Iterator[pathlib.Path]:
 @pytest.fixture(scope="session")
 def emulator(workplace: pathlib.Path) -> machine.Emulator:
     """QEMU, and the image that it boots."""
-    try:
+    with or_left_out():
         program = os.environ.get("VMACCORD_VM_QEMU") or packages.program("qemu-system-x86_64", "qemu-system-x86")
         booted = _own_image() or image.build(ROOT, workplace, image.default_cache())
-    except packages.Unavailable as missing:
-        reason = f"tests on VMs left out: {missing}"
-        if os.environ.get("CI"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
     accelerator = os.environ.get("VMACCORD_VM_ACCELERATOR") or machine.accelerator(program, booted.kernel)
     return machine.Emulator(program, accelerator, booted, tuple(shlex.split(os.environ.get("VMACCORD_VM_ARGUMENTS", ""))))
 

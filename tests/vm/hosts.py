@@ -89,10 +89,16 @@ class Host:
 
         wait_for(f"{self.name}: {what}", look, self.said)
 
+    def times_said(self, text: str) -> int:
+        """How often the daemons' log has *text*."""
+        return self._read_log().count(text)
+
     def said(self) -> str:
         """The end of the daemons' log, and what the running one knows of the VM."""
-        log = self._log.read_text(errors="replace") if self._log.exists() else ""
-        return f"--- {self.name}\n{log[-3000:]}\n{self.guest()}"
+        return f"--- {self.name}\n{self._read_log()[-3000:]}\n{self.guest()}"
+
+    def _read_log(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def _note_faults(self) -> None:
         guest = self.guest()
@@ -144,8 +150,12 @@ class BareHost:
     @property
     def in_use(self) -> Optional[int]:
         """The version that the guest said last it uses."""
-        said = [line.get("apiVersionInUse") for line in self.lines if line.name == "heartbeat"]
-        return said[-1] if said else None
+        heartbeat = self.said_last("heartbeat")
+        return heartbeat.get("apiVersionInUse") if heartbeat else None
+
+    def said_last(self, name: str) -> Optional[Line]:
+        """The last message *name* from the guest."""
+        return next((line for line in reversed(self.lines) if line.name == name), None)
 
     @property
     def unsent(self) -> int:

@@ -34,6 +34,8 @@ class States:
     with_agent: pathlib.Path
     #: The process id of that agent.
     agent: int
+    #: Whether the port is in the VM.
+    plugged: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Scene:
 
     def __init__(self, root: pathlib.Path, emulator: Emulator, states: States, scenario: str) -> None:
         self.times: list[Time] = []
+        self.machines: list[Machine] = []
         #: The agent that runs in the VM.
         self.agent = 0
         #: How many lines may be cut, by what the scenario does.
@@ -59,7 +62,6 @@ class Scene:
         self._states = states
         self._scenario = scenario
         self._hosts: list[Host] = []
-        self._machines: list[Machine] = []
 
     # ---- The cast ----
 
@@ -73,9 +75,10 @@ class Scene:
 
     def machine(self, host: Host, hidden: bool = False) -> Machine:
         """One more QEMU on *host*, not started."""
-        number = len(self._machines) + 1
-        machine = Machine(self._emulator, self._root / f"machine-{number}", host.vms, VM, number, hidden)
-        self._machines.append(machine)
+        number = len(self.machines) + 1
+        directory = self._root / f"machine-{number}"
+        machine = Machine(self._emulator, directory, host.vms, VM, number, hidden, self._states.plugged)
+        self.machines.append(machine)
         return machine
 
     def vm(self, host: Host, hidden: bool = False) -> Machine:
@@ -194,7 +197,7 @@ class Scene:
 
     def close(self) -> None:
         """End everything."""
-        for machine in self._machines:
+        for machine in self.machines:
             machine.end()
         for host in self._hosts:
             host.stop()
@@ -204,7 +207,7 @@ class Scene:
 
         :param logs: where the consoles have been kept.
         """
-        for machine in self._machines:
+        for machine in self.machines:
             if machine.crash:
                 raise GuestCrashed(f"the guest's own kernel crashed, its console is kept in {logs}\n{machine.crash}")
         faults = sum((host.faults for host in self._hosts), collections.Counter[str]())
@@ -214,7 +217,7 @@ class Scene:
 
     def said(self) -> str:
         """The end of every log."""
-        hosts, machines = (host.said() for host in self._hosts), (machine.said() for machine in self._machines)
+        hosts, machines = (host.said() for host in self._hosts), (machine.said() for machine in self.machines)
         return "\n".join([*hosts, *machines])
 
 

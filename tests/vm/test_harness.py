@@ -48,7 +48,7 @@ def test_a_crash_of_the_guest_s_kernel_is_reported_as_that(
         machine.guest.run("echo c >/proc/sysrq-trigger", patience=2)
     wait_for("the console shows the crash", lambda: machine.crash is not None, machine.said)
     with monkeypatch.context() as patched:
-        patched.setattr(scene, "_machines", [machine])
+        patched.setattr(scene, "machines", [machine])
         with pytest.raises(GuestCrashed, match=f"(?s)its console is kept in {tmp_path}.*Kernel panic"):
             scene.check(tmp_path)
 

@@ -3,29 +3,26 @@
 Debian 12's python3-ujson, python3-serial and python3-psutil are the oldest releases that the project promises to work with.
 
 What is built is cached by content, in two parts: *base* (packages) by the packages' names, versions and checksums, *project*
-by the project's sources, and both by the builder's own source. A part is built in a directory of its own and then renamed,
-so that half a part is never seen, and of two builders at once one simply wins.
+by the project's sources, and both by the builder's own source.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
-from typing import Callable
+from collections.abc import Mapping
+from typing import Optional
 
-from . import cpio, packages
+from . import cpio, kernel, packages, parts
 
 #: The directories of the project that go into a wheel, and what is needed to build one.
 SOURCES = ("common", "guest_agent", "host_agent", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
-_KERNEL = "linux-image-cloud-amd64"
 _PYTHON = "python3.11"
 _PACKAGES = (
     "base-files",
@@ -36,8 +33,8 @@ _PACKAGES = (
     *("libuuid1", "zlib1g"),
 )
 
-#: What the virtio-serial port needs, in this order; the Debian kernel has none of it built in.
-_MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_console")
+#: What the virtio-serial port needs.
+_DRIVERS = (*kernel.VIRTIO, "virtio_console")
 
 #: What the guest keeps of the packages; the rest is documentation and the like.
 _KEPT = ("bin/busybox", "lib/x86_64-linux-gnu", "lib64", "usr/bin/python3.11", "usr/lib", "etc/os-release")
@@ -68,7 +65,8 @@ while :; do
 done
 """
 
-_CONTROL = b"""echo READY
+#: What answers on that line, for any shell: see ``guest``.
+CONTROL = b"""echo READY
 while read -r token command; do
     eval "$command"
     printf '\\n%s %d\\n' "$token" $?
@@ -78,10 +76,11 @@ done
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """What QEMU boots: two files."""
+    """What QEMU boots: a kernel and an initramfs, and perhaps a disk, which is never written to."""
 
     kernel: pathlib.Path
     initramfs: pathlib.Path
+    disk: Optional[pathlib.Path] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +113,7 @@ def build(checkout: pathlib.Path, directory: pathlib.Path, cache: pathlib.Path) 
         archive.add_tree(base.root)
         archive.add_tree(project)
         archive.add_file("init", _INIT, 0o755)
-        archive.add_file("control", _CONTROL)
+        archive.add_file("control", CONTROL)
         archive.add_link("usr/bin/python3", _PYTHON)
         archive.add_link("bin/sh", "busybox")
         archive.add_character_device("dev/console", 5, 1)
@@ -127,9 +126,9 @@ def build(checkout: pathlib.Path, directory: pathlib.Path, cache: pathlib.Path) 
 
 
 def _base(cache: pathlib.Path) -> _Base:
-    names = [packages.dependency(_KERNEL, "linux-image-.*"), *_PACKAGES]
+    names = [kernel.package(), *_PACKAGES]
     wanted = packages.named(names)
-    digest = _digest([_own_source(), *(f"{package}".encode() for package in wanted)])
+    digest = parts.digest([_own_source(), *(f"{package}".encode() for package in wanted)])
 
     def make(part: pathlib.Path) -> None:
         files = packages.fetch(names, wanted, cache / "packages")
@@ -140,7 +139,7 @@ def _base(cache: pathlib.Path) -> _Base:
         (part / "root/var/lib/dpkg/status").write_text("\n".join(map(packages.describe, files)), encoding="utf-8")
         _compile_packages(part / "root")
 
-    part = _cached(cache / f"base-{digest}", make)
+    part = parts.cached(cache / f"base-{digest}", make)
     return _Base(part / "kernel", part / "root", digest)
 
 
@@ -152,16 +151,7 @@ def _pick(unpacked: pathlib.Path, part: pathlib.Path) -> None:
         (unpacked / name).rename(root / name)
     for name in _LEFT_OUT:
         shutil.rmtree(root / name, ignore_errors=True)
-    for position, name in enumerate(_MODULES):
-        (root / "lib/modules").mkdir(exist_ok=True)
-        _only(unpacked.glob(f"lib/modules/*/kernel/**/{name}.ko"), name).rename(root / f"lib/modules/{position}-{name}.ko")
-    _only(unpacked.glob("boot/vmlinuz-*"), "kernel").rename(part / "kernel")
-
-
-def _only(found: Iterable[pathlib.Path], what: str) -> pathlib.Path:
-    for path in found:
-        return path
-    raise packages.Unavailable(f"the kernel's package has no {what}: use Debian 12, or name an image of your own")
+    kernel.pick(unpacked, _DRIVERS, part)
 
 
 def _compile_packages(root: pathlib.Path) -> None:
@@ -191,8 +181,8 @@ def _compile(python_root: pathlib.Path, root: pathlib.Path, directory: str, *opt
 
 def _project(checkout: pathlib.Path, base: _Base, cache: pathlib.Path) -> pathlib.Path:
     sources = {str(path.relative_to(checkout)): path.read_bytes() for name in SOURCES for path in _files(checkout / name)}
-    contents = (part for name, content in sources.items() for part in (name.encode(), content))
-    digest = _digest([_own_source(), base.digest.encode(), *contents])
+    contents = (each for name, content in sources.items() for each in (name.encode(), content))
+    digest = parts.digest([_own_source(), base.digest.encode(), *contents])
 
     def make(part: pathlib.Path) -> None:
         with tempfile.TemporaryDirectory(dir=cache, prefix=".wheel-") as workplace:
@@ -200,7 +190,7 @@ def _project(checkout: pathlib.Path, base: _Base, cache: pathlib.Path) -> pathli
             _install_wheel(wheel, part)
         _compile(base.root, part, _DIST_PACKAGES)
 
-    return _cached(cache / f"project-{digest}", make)
+    return parts.cached(cache / f"project-{digest}", make)
 
 
 def _build_wheel(sources: Mapping[str, bytes], workplace: pathlib.Path) -> pathlib.Path:
@@ -210,7 +200,7 @@ def _build_wheel(sources: Mapping[str, bytes], workplace: pathlib.Path) -> pathl
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(content)
     _pip("wheel", "--no-deps", "--wheel-dir", str(workplace), str(workplace / "sources"))
-    return _only(workplace.glob("vmaccord-*.whl"), "wheel")
+    return next(workplace.glob("vmaccord-*.whl"))
 
 
 def _install_wheel(wheel: pathlib.Path, root: pathlib.Path) -> None:
@@ -240,32 +230,5 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
     return [path]
 
 
-# ---- The cache ----
-
-
-def _cached(part: pathlib.Path, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
-    """*part*, built by *make* in a directory of another name where it does not exist yet."""
-    if part.exists():
-        return part
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=part.parent, prefix=".building-") as workplace:
-        built = pathlib.Path(workplace) / part.name
-        built.mkdir()
-        make(built)
-        try:
-            built.rename(part)
-        except OSError:
-            if not part.exists():
-                raise
-    return part
-
-
-def _digest(contents: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for content in contents:
-        digest.update(f"{len(content)}:".encode() + content)
-    return digest.hexdigest()[:16]
-
-
 def _own_source() -> bytes:
-    return b"".join(pathlib.Path(each).read_bytes() for each in (__file__, packages.__file__))
+    return parts.source(__file__, kernel.__file__, packages.__file__)

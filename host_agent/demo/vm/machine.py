@@ -79,10 +79,18 @@ class Machine:
 
     :param domain_id: the number that libvirt would give this run of the VM.
     :param hidden: whether the port's socket stays out of *vms* until ``reveal``.
+    :param plugged: whether the port is in the VM from the beginning.
     """
 
     def __init__(
-        self, emulator: Emulator, directory: pathlib.Path, vms: pathlib.Path, name: str, domain_id: int, hidden: bool = False
+        self,
+        emulator: Emulator,
+        directory: pathlib.Path,
+        vms: pathlib.Path,
+        name: str,
+        domain_id: int,
+        hidden: bool = False,
+        plugged: bool = True,
     ) -> None:
         self.monitor: Monitor
         self.guest: Guest
@@ -91,6 +99,7 @@ class Machine:
         self._directory = directory
         self._channels = vms / f"domain-{domain_id}-{name}"
         self._hidden = directory / "hidden" if hidden else None
+        self._plugged = plugged
         self._process: Optional[subprocess.Popen[bytes]] = None
 
     @property
@@ -179,7 +188,7 @@ class Machine:
         self.monitor.await_event("DEVICE_DELETED", before, lambda event: event.arguments.get("device") == "port")
 
     def plug_port(self) -> None:
-        """Put it back."""
+        """Put it into the running VM."""
         driver, properties = _port_device()
         self.monitor.execute("device_add", driver=driver, **properties)
 
@@ -240,7 +249,6 @@ class Machine:
 
     def _command(self) -> list[str]:
         emulator, directory = self._emulator, self._directory
-        driver, properties = _port_device()
         return [
             emulator.program,
             *("-nodefaults", "-no-user-config", "-display", "none"),
@@ -252,7 +260,8 @@ class Machine:
             *("-chardev", f"socket,id=shell,path={directory / 'shell'},server=on,wait=off", "-serial", "chardev:shell"),
             *("-chardev", f"socket,id=channel,path={self.port},server=on,wait=off"),
             *("-device", "virtio-serial-pci,id=ports"),
-            *("-device", ",".join([driver, *(f"{name}={value}" for name, value in properties.items())])),
+            *(_as_option(*_port_device()) if self._plugged else ()),
+            *(_disk(emulator.image.disk) if emulator.image.disk else ()),
             *("-qmp", f"unix:{directory / 'monitor'},server=on,wait=off"),
             *emulator.arguments,
         ]
@@ -260,3 +269,12 @@ class Machine:
 
 def _port_device() -> tuple[str, dict[str, str]]:
     return "virtserialport", {"id": "port", "bus": "ports.0", "nr": "1", "chardev": "channel", "name": PORT_NAME}
+
+
+def _as_option(driver: str, properties: dict[str, str]) -> list[str]:
+    return ["-device", ",".join([driver, *(f"{name}={value}" for name, value in properties.items())])]
+
+
+def _disk(file: pathlib.Path) -> list[str]:
+    backend = f"driver=raw,node-name=disk,read-only=on,file.driver=file,file.filename={file}"
+    return ["-blockdev", backend, *_as_option("virtio-blk-pci", {"id": "disk", "drive": "disk"})]

@@ -49,13 +49,19 @@ def named(names: Sequence[str]) -> list[Package]:
 
     :raises Unavailable: apt does not know them.
     """
-    try:
-        said = _apt("download", "--print-uris", *names)
-    except Unavailable:
-        _update()
-        said = _apt("download", "--print-uris", *names)
+    said = _up_to_date("download", "--print-uris", *names)
     found = [match for match in map(_URI_LINE.match, said.splitlines()) if match]
     return sorted((Package(each["file"], each["checksum"]) for each in found), key=lambda package: package.file)
+
+
+def system(names: Sequence[str]) -> list[str]:
+    """The names of all packages of the smallest system in which *names* are installed; asks no server, as ``named``.
+
+    :raises Unavailable: apt does not know them.
+    """
+    nothing = ["-o", "Dir::State::status=/dev/null"]
+    said = _up_to_date(*nothing, "--simulate", "--no-install-recommends", "install", "?essential", *names)
+    return [line.split()[1] for line in said.splitlines() if line.startswith("Inst ")]
 
 
 def fetch(names: Sequence[str], wanted: Sequence[Package], cache: pathlib.Path) -> list[pathlib.Path]:
@@ -81,10 +87,15 @@ def unpack(files: Sequence[pathlib.Path], directory: pathlib.Path) -> None:
         subprocess.run(["dpkg-deb", "-x", str(file), str(directory)], check=True)  # noqa: S603, S607
 
 
+def control(file: pathlib.Path) -> str:
+    """What the package says of itself: lines of fields, without an empty one at the end."""
+    said = subprocess.run(["dpkg-deb", "-f", str(file)], check=True, capture_output=True, text=True)  # noqa: S603, S607
+    return f"{said.stdout.rstrip()}\n"
+
+
 def describe(file: pathlib.Path) -> str:
     """The package's paragraph, as dpkg's database would hold it if the package were installed."""
-    said = subprocess.run(["dpkg-deb", "-f", str(file)], check=True, capture_output=True, text=True)  # noqa: S603, S607
-    return f"{said.stdout.rstrip()}\nStatus: install ok installed\n"
+    return f"{control(file)}Status: install ok installed\n"
 
 
 def dependency(name: str, pattern: str) -> str:
@@ -101,12 +112,16 @@ def dependency(name: str, pattern: str) -> str:
 
 
 def _install(package: str) -> None:
-    install = ["-o", "DPkg::Lock::Timeout=120", "install", "--yes", "--no-install-recommends", package]
+    _up_to_date("-o", "DPkg::Lock::Timeout=120", "install", "--yes", "--no-install-recommends", package)
+
+
+def _up_to_date(*arguments: str) -> str:
+    """Call apt, if need be again after a look at what its servers have."""
     try:
-        _apt(*install)
+        return _apt(*arguments)
     except Unavailable:
         _update()
-        _apt(*install)
+        return _apt(*arguments)
 
 
 def _update() -> None:
