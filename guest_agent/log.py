@@ -108,7 +108,7 @@ def _standard_error_has_room() -> bool:
     """Whether a line can be written without waiting; also where writing fails at once."""
     room = select.poll()
     room.register(_STANDARD_ERROR, select.POLLOUT)
-    return True
+    return bool(room.poll(0))
 
 
 def _cut(line: bytes) -> bytes:
