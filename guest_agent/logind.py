@@ -109,7 +109,7 @@ class Logind:
             self._flush()
         except OSError as error:
             self._socket.close()
-            raise LogindGone(f"{path} can't be reached: {error.strerror}") from None
+            raise LogindGone(f"{path} can't be reached: {error.strerror or error}") from None
 
     def fileno(self) -> int:
         """What to wait on: readable when ``receive`` has something to do."""
@@ -125,9 +125,12 @@ class Logind:
             self._flush()
             for _ in range(_READS):
                 data = self._socket.recv(_CHUNK)
-                if not data:
+                if data:
+                    notices += self._follow(data)
+                elif notices:
+                    break  # they count; that the bus has gone shows again at the next call
+                else:
                     raise LogindGone("the system bus closed the connection")
-                notices += self._follow(data)
         except BlockingIOError:
             pass
         except OSError as error:
@@ -147,17 +150,15 @@ class Logind:
             self._authenticate(data)
             return
         self._parser.add_data(data)
-        while (message := self._next_message()) is not None:
-            yield from self._notices(message)
+        try:
+            while (message := self._parser.get_next_message()) is not None:
+                yield from self._notices(message)
+        except LogindGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, it costs no more than the conversation
+            raise LogindGone(f"the system bus sends what makes no sense ({type(error).__name__})") from None
         if self._parser.bytes_desired() > _MESSAGE_LIMIT:
             raise LogindGone("the system bus delivers a message that is too large to be logind's")
-
-    def _next_message(self) -> Optional[Message]:
-        try:
-            message: Optional[Message] = self._parser.get_next_message()
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a message, it costs no more than the conversation
-            raise LogindGone(f"the system bus sends what is no message ({type(error).__name__})") from None
-        return message
 
     # ---- The beginning ----
 

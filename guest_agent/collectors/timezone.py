@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
 from typing import Optional
 
 from common.messages import Timezone
@@ -65,16 +64,16 @@ def _distance(path: str, at: Optional[float]) -> int:
     """Seconds east of UTC in the zone of the file *path*."""
     own = os.environ.get("TZ")
     try:
-        _change_zones((_NEUTRAL, f":{path}"))
+        _live_in(_NEUTRAL)
+        _live_in(f":{path}")
         return time.localtime(at).tm_gmtoff
     finally:
-        _change_zones((_NEUTRAL, own))
+        _live_in(own)
 
 
-def _change_zones(zones: Iterable[Optional[str]]) -> None:
-    for zone in zones:
-        if zone is None:
-            del os.environ["TZ"]
-        else:
-            os.environ["TZ"] = zone
-        time.tzset()
+def _live_in(zone: Optional[str]) -> None:
+    if zone is None:
+        del os.environ["TZ"]
+    else:
+        os.environ["TZ"] = zone
+    time.tzset()

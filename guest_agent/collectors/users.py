@@ -6,14 +6,15 @@ reads who has logged in at a terminal.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from guest_agent import logind
 from guest_agent.sessions import UserSession
+
+if TYPE_CHECKING:
+    from guest_agent.bus import Bus
 
 #: Seconds that logind may take for all of its answers.
 PATIENCE = 10.0
@@ -21,6 +22,7 @@ PATIENCE = 10.0
 #: Logind is asked about no more sessions than this.
 SESSIONS_LIMIT = 256
 
+_MANAGER = "/org/freedesktop/login1"
 _ENDED = "closing"
 _MICROSECONDS = 1_000_000
 _GONE = frozenset({"org.freedesktop.login1.NoSuchSession", "org.freedesktop.DBus.Error.UnknownObject"})
@@ -35,12 +37,11 @@ def sessions(root: str) -> tuple[UserSession, ...]:
     if not logind.available(root):
         return _at_terminals()
     try:
-        from jeepney.io import blocking
+        from guest_agent.bus import Bus
     except ImportError:
         return _at_terminals()
-    path = os.path.join(os.path.abspath(root), logind.BUS)
-    with blocking.open_dbus_connection(f"unix:path={path}", auth_timeout=PATIENCE) as connection:
-        return _of_logind(_Bus(connection))
+    with Bus(os.path.join(root, logind.BUS), PATIENCE) as bus:
+        return _of_logind(bus)
 
 
 def _at_terminals() -> tuple[UserSession, ...]:
@@ -55,44 +56,27 @@ def _at_terminals() -> tuple[UserSession, ...]:
 # ---- Logind ----
 
 
-class _Gone(Exception):
-    """What was asked about has gone meanwhile."""
-
-
-class _Bus:
-    """Asks logind, for a limited time."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self._until = time.monotonic() + PATIENCE
-
-    def call(self, path: str, interface: str, method: str, *arguments: str) -> Any:
-        """What *method* of the object *path* returns.
-
-        :raises OSError: no answer in time.
-        :raises ValueError: logind refuses.
-        """
-        from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
-
-        address = DBusAddress(path, logind.SERVICE, interface)
-        message = new_method_call(address, method, "s" * len(arguments) or None, arguments)
-        reply = self._connection.send_and_get_reply(message, timeout=self._until - time.monotonic())
-        if reply.header.message_type is not MessageType.error:
-            return reply.body[0]
-        name = reply.header.fields.get(HeaderFields.error_name)
-        if name in _GONE:
-            raise _Gone
-        raise ValueError(f"logind answers {method} with {name}")
-
-
-def _of_logind(bus: _Bus) -> tuple[UserSession, ...]:
-    listed = bus.call("/org/freedesktop/login1", "org.freedesktop.login1.Manager", "ListSessions")
+def _of_logind(bus: Bus) -> tuple[UserSession, ...]:
+    (listed,) = bus.call(logind.SERVICE, _MANAGER, f"{logind.SERVICE}.Manager", "ListSessions")
     found: list[UserSession] = []
     for *_, path in listed[:SESSIONS_LIMIT]:
-        with contextlib.suppress(_Gone):
-            described = bus.call(path, "org.freedesktop.DBus.Properties", "GetAll", "org.freedesktop.login1.Session")
-            found += _session({name: value for name, (_, value) in described.items()})
+        properties = _properties(bus, path)
+        if properties is not None:
+            found += _session(properties)
     return tuple(found)
+
+
+def _properties(bus: Bus, path: str) -> Optional[Mapping[str, Any]]:
+    """The properties of the session *path*, without their types; None where it has gone meanwhile."""
+    from guest_agent.bus import PROPERTIES, Refused
+
+    try:
+        (typed,) = bus.call(logind.SERVICE, path, PROPERTIES, "GetAll", "s", f"{logind.SERVICE}.Session")
+    except Refused as refusal:
+        if refusal.error in _GONE:
+            return None
+        raise
+    return {name: value for name, (_, value) in typed.items()}
 
 
 def _session(properties: Mapping[str, Any]) -> Iterator[UserSession]:

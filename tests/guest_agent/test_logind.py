@@ -149,6 +149,11 @@ def test_a_bus_that_nobody_serves_is_said(tmp_path: Path) -> None:
         logind.connect(str(tmp_path))
 
 
+def test_a_path_that_no_socket_can_have_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LogindGone, match="can't be reached: AF_UNIX path too long"):
+        Logind(str(tmp_path / ("x" * 108)))
+
+
 def test_a_machine_without_jeepney_is_told_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jeepney", None)
     with pytest.raises(LogindGone, match="install it"):
@@ -262,7 +267,7 @@ def test_a_bus_that_does_not_let_it_in_is_said(peer: Peer, says: bytes, why: str
 @pytest.mark.parametrize(
     ("says", "why"),
     [
-        (b"?" * 64, "sends what is no message"),
+        (b"?" * 64, "sends what makes no sense"),
         (b"l\1\0\1\xff\xff\xff\7\1\0\0\0\0\0\0\0", "too large to be logind's"),
     ],
     ids=["garbage", "absurdly long"],
@@ -271,6 +276,36 @@ def test_what_is_no_message_ends_the_conversation(peer: Peer, says: bytes, why: 
     peer.say(OK)
     with pytest.raises(LogindGone, match=why):
         peer.say(says)
+
+
+def signal(member: str, sender: str) -> bytes:
+    """A signal in which something else stands than belongs there."""
+    made = new_signal(DBusAddress(MANAGER, interface=_MANAGER), member, "s", ("nonsense",))
+    made.header.fields[_field("sender")] = sender
+    return bytes(made.serialise(9))
+
+
+@pytest.mark.parametrize(
+    "says",
+    [signal("PropertiesChanged", sender=":1.5"), signal("NameOwnerChanged", sender="org.freedesktop.DBus")],
+    ids=["of logind", "of the bus"],
+)
+def test_a_signal_that_holds_something_else_ends_the_conversation(peer: Peer, says: bytes) -> None:
+    peer.say(OK)
+    peer.listener._owner_asked = 7
+    peer.say(from_bus())
+    with pytest.raises(LogindGone, match=r"makes no sense \(ValueError\)"):
+        peer.say(says)
+
+
+def test_what_was_told_before_the_bus_hung_up_counts(peer: Peer) -> None:
+    peer.say(OK)
+    peer.listener._owner_asked = 7
+    peer.end.sendall(from_bus())
+    peer.end.shutdown(socket.SHUT_WR)
+    assert peer.listener.receive() == [Notice.SESSIONS_CHANGED]
+    with pytest.raises(LogindGone, match="closed the connection"):
+        peer.listener.receive()
 
 
 @pytest.mark.parametrize("before", [b"", OK, OK[:5]])

@@ -104,8 +104,8 @@ def test_a_database_that_sqlite_can_not_share_is_read_as_it_is(
 ) -> None:
     change.execute("PRAGMA journal_mode = wal")
     change.close()
-    # There is no room for the file that readers and writers share: as on a file system that can't be written to.
-    (tmp_path / f"{SQLITE}-shm").mkdir()
+    # What readers and writers share can't be made, as on a file system that can't be written to.
+    (tmp_path / f"{SQLITE}-shm").symlink_to("/nowhere/shared")
     assert found(tmp_path, no_program) == ["kernel-1-2"]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import pytest
 
@@ -78,7 +79,27 @@ def test_a_zone_without_a_name_still_has_an_offset(root: Path) -> None:
 # ---- The offset ----
 
 
-def test_a_zone_that_is_changed_meanwhile_is_told_as_it_is_now(root: Path) -> None:
+@pytest.fixture
+def own_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Optional[str]], None]]:
+    """Has the tests live in another zone."""
+
+    def live_in(zone: Optional[str]) -> None:
+        if zone is None:
+            monkeypatch.delenv("TZ", raising=False)
+        else:
+            monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield live_in
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("own", [None, "XXX-3", ":{}/etc/localtime"])
+def test_a_zone_that_is_changed_meanwhile_is_told_as_it_is_now(
+    own: Optional[str], root: Path, own_zone: Callable[[Optional[str]], None]
+) -> None:
+    own_zone(own and own.format(root))
     (root / "etc/localtime").write_bytes(zone_file(3600, "XXX-1"))
     assert told(root) == ("", 60)
     (root / "etc/localtime").write_bytes(zone_file(7200, "XXX-2"))
@@ -86,18 +107,14 @@ def test_a_zone_that_is_changed_meanwhile_is_told_as_it_is_now(root: Path) -> No
 
 
 @pytest.mark.parametrize("own", [None, "XXX-3"])
-def test_the_zone_that_the_agent_lives_in_stays(own: Optional[str], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if own is None:
-        monkeypatch.delenv("TZ", raising=False)
-    else:
-        monkeypatch.setenv("TZ", own)
-    time.tzset()
+def test_the_zone_that_the_agent_lives_in_stays(
+    own: Optional[str], root: Path, own_zone: Callable[[Optional[str]], None]
+) -> None:
+    own_zone(own)
     before = time.timezone
     (root / "etc/localtime").symlink_to(KOLKATA)
     assert told(root) == ("Asia/Kolkata", 330)
     assert (os.environ.get("TZ"), time.timezone) == (own, before)
-    monkeypatch.undo()
-    time.tzset()
 
 
 # ---- No zone ----
