@@ -27,7 +27,6 @@ demo-vm: $(STAMP)
 test: $(STAMP)
 	@$(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner
 	@$(VENV)/bin/tox run -e vm
-	@$(VENV)/bin/tox run -e packaging
 
 lint: $(STAMP)
 	@$(VENV)/bin/tox run -e lint

@@ -47,7 +47,8 @@ def parsed_options(parser: argparse.ArgumentParser) -> set[str]:
 def clicked_options(command: click.Command) -> Iterable[str]:
     for parameter in command.get_params(click.Context(command, **command.context_settings)):
         if isinstance(parameter, click.Option):
-            yield ", ".join(parameter.opts) + (f" {parameter.metavar}" if parameter.metavar else "")
+            # Older releases of click keep the names of --help in no order.
+            yield ", ".join(sorted(parameter.opts, key=len)) + (f" {parameter.metavar}" if parameter.metavar else "")
     if isinstance(command, click.Group):
         for other in command.commands.values():
             yield from (option for option in clicked_options(other) if "--help" not in option)
