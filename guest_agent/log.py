@@ -10,6 +10,7 @@ itself is left as it is, blocking: other programs share it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import time
@@ -89,25 +90,38 @@ class Log:
 
 def standard_error(level: str, environment: Mapping[str, str] = os.environ) -> Log:
     """A log to the standard error output, in the form that its reader wants."""
+    descriptor = _terminal() if os.isatty(_STANDARD_ERROR) else _STANDARD_ERROR
     return Log(
         level,
-        _write_to_standard_error,
-        has_room=_standard_error_has_room,
+        functools.partial(_write, descriptor),
+        has_room=functools.partial(_has_room, descriptor),
         journal=_is_journal(environment),
         clock=os.isatty(_STANDARD_ERROR),
     )
 
 
-def _write_to_standard_error(line: str) -> None:
+def _terminal() -> int:
+    """The terminal that is our standard error output, opened anew, so as not to wait for it.
+
+    It says that it has room where it has too little for a line; and not to wait at the descriptor that we were given
+    would be felt by everybody who shares it.
+    """
+    try:
+        return os.open(os.ttyname(_STANDARD_ERROR), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return _STANDARD_ERROR
+
+
+def _write(descriptor: int, line: str) -> None:
     """Write *line*; that nobody can read it is no reason to stop working."""
     with contextlib.suppress(OSError):
-        os.write(_STANDARD_ERROR, _cut(line.encode("utf-8")))
+        os.write(descriptor, _cut(line.encode("utf-8")))
 
 
-def _standard_error_has_room() -> bool:
+def _has_room(descriptor: int) -> bool:
     """Whether a line can be written without waiting; also where writing fails at once."""
     room = select.poll()
-    room.register(_STANDARD_ERROR, select.POLLOUT)
+    room.register(descriptor, select.POLLOUT)
     return bool(room.poll(0))
 
 

@@ -164,6 +164,28 @@ def test_a_person_at_a_terminal_is_told_the_time(terminal: tuple[int, str]) -> N
     assert re.fullmatch(rb"[-\d]{10} [:\d]{8} INFO hello\n", os.read(master, 1000))
 
 
+def test_whoever_shares_the_terminal_still_waits_for_it(terminal: tuple[int, str]) -> None:
+    def act() -> None:
+        os.dup2(os.open(terminal[1], os.O_RDWR | os.O_NOCTTY), 2)
+        log.standard_error("info", {}).info("hello")
+        assert os.get_blocking(2)
+
+    have_done(act)
+
+
+def test_a_terminal_that_can_not_be_opened_anew_is_used_as_it_is(
+    terminal: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "ttyname", lambda _: "/nonexistent/terminal")
+
+    def act() -> None:
+        os.dup2(os.open(terminal[1], os.O_RDWR | os.O_NOCTTY), 2)
+        log.standard_error("info", {}).info("hello")
+
+    have_done(act)
+    assert os.read(terminal[0], 1000).endswith(b" INFO hello\n")
+
+
 def test_lines_that_can_not_be_written_disturb_nobody() -> None:
     def act() -> None:
         os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
