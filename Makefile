@@ -25,7 +25,7 @@ demo-vm: $(STAMP)
 	@$(VENV)/bin/vmaccord demo --vm
 
 test: $(STAMP)
-	@$(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner
+	@$(VENV)/bin/tox run-parallel --parallel 3 --parallel-no-spinner
 	@$(VENV)/bin/tox run -e vm
 
 lint: $(STAMP)

@@ -1200,3 +1200,28 @@ def _outcome(peer: Session) -> tuple[Any, ...]:
         return counted, state.agreed, state.met, state.advertised, state.reported_in_use
     assert isinstance(peer, GuestSession)
     return counted, vars(peer.negotiation)
+
+
+# ---- Another rhythm ----
+
+
+def test_another_rhythm_of_heartbeats_counts_from_now() -> None:
+    session = GuestSession(Version.V3, "agent", heartbeat_period=5.0)
+    session.opened(0.0)
+    session.beat_every(20.0, 1.0)
+    assert session.next_deadline() == 21.0
+    session.tick(21.0)
+    assert session.next_deadline() == 41.0
+
+
+def test_the_same_rhythm_changes_nothing() -> None:
+    session = GuestSession(Version.V3, "agent", heartbeat_period=5.0)
+    session.opened(0.0)
+    session.beat_every(5.0, 1.0)
+    assert session.next_deadline() == 5.0
+
+
+def test_another_rhythm_begins_no_heartbeats_without_a_host() -> None:
+    session = GuestSession(Version.V3, "agent", heartbeat_period=5.0)
+    session.beat_every(20.0, 1.0)
+    assert session.next_deadline() is None

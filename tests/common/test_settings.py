@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import configparser
 import contextlib
 import dataclasses
 from collections.abc import Mapping
@@ -176,6 +177,14 @@ def test_a_repeated_setting_that_is_needed_has_a_value() -> None:
     needed = dataclasses.replace(PATHS, needed=True)
     with pytest.raises(SettingsError, match=r"^f: \[host\] watch: '' is not allowed; allowed: a path$"):
         settings.resolve([needed], argparse.Namespace(watch=None), "host", [("f", "[host]\nwatch =\n")])
+
+
+def test_what_a_parser_of_the_future_finds_wrong_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise configparser.Error("something new\n\tis wrong")
+
+    monkeypatch.setattr(configparser.ConfigParser, "read_string", read)
+    assert _error("[host]\n") == "/etc/0.conf: something new is wrong"
 
 
 def test_a_value_of_more_than_one_line_is_bad_where_one_value_is_wanted() -> None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+import select
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 
-from guest_agent import check, port
+from common import messages
+from common.messages import Message
+from guest_agent import check, facts, port
 from guest_agent.check import Finding
+from guest_agent.collectors import Sources
 from guest_agent.commands import COMMANDS
 from guest_agent.config import Configuration
 from guest_agent.exits import Exit
 from guest_agent.schedule import NEVER, PERIODS
-from guest_agent.surroundings import here
+from guest_agent.surroundings import Surroundings, here
 
-from .parts import Pty, configuration
+from .conftest import CommandGuard
+from .parts import AgentProcess, FakeCommand, Pty, configuration, hang, hang_stubbornly, wait_until
 
 
 @pytest.fixture
@@ -149,6 +157,120 @@ def test_only_devices_are_looked_at_among_what_programs_have_open(
     assert [os.path.basename(path) for path in looked_at] == ["2"]
 
 
+#: Holds a terminal as another agent would, until its standard input ends.
+_HOLD = """
+import fcntl, sys
+line = open(sys.argv[1], "r+b", buffering=0)
+fcntl.flock(line, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_program_that_really_holds_a_port_is_named(pty: Pty, command_guard: CommandGuard) -> None:
+    command_guard.allowed.add(sys.executable)
+    command = [sys.executable, "-I", "-c", _HOLD, pty.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        status, (finding,) = check.ports(on(pty.path))
+        holder.communicate()
+    assert (status, finding.verdict) == (Exit.PORT_UNUSABLE, "held")
+    assert finding.why.startswith(f"by {sys.executable} -I -c ")
+    assert finding.why.endswith(f"{pty.path} (process {holder.pid}): stop that one")
+    assert check.ports(on(pty.path))[0] is Exit.OK
+
+
+def test_our_agent_that_really_holds_a_port_works(pty: Pty, start_agent: Callable[..., AgentProcess]) -> None:
+    agent = start_agent("--port", pty.path)
+    wait_until(lambda: "port opened" in agent.said, lambda: select.select([pty.master], [], [], 0.05))
+    status, (finding,) = check.ports(on(pty.path))
+    assert (status, finding.verdict) == (Exit.OK, "works")
+    assert finding.why.startswith("held by ")
+    assert "guest_agent.main" in finding.why
+
+
+# ---- Facts and commands ----
+
+
+def surroundings(collect: Callable[[], Any]) -> Surroundings:
+    """A machine whose only collectors, a quick and a slow one, do *collect*."""
+    sources = Sources({"fqdn": collect}, {"applications": collect}, {})
+    return here()._replace(sources=lambda *_: sources)
+
+
+def rows(pty: Pty, programs: Programs, found: Surroundings) -> dict[str, list[str]]:
+    """What is said of each fact and command: verdict, and why."""
+    lines: list[str] = []
+    periods = {**dict.fromkeys(PERIODS, NEVER), "fqdn": 5.0, "applications": 5.0}
+    wanted = configuration(port=(pty.path,), periods=periods)
+    assert check.check(wanted, found, lines.append, programs.root) is Exit.OK
+    return {words[1]: words[2:] for words in (line.split(None, 3) for line in lines)}
+
+
+def fail() -> Message:
+    raise ValueError("odd\n\x1b[2Jpath")
+
+
+@pytest.mark.parametrize(
+    ("collect", "why"),
+    [(fail, "ValueError: odd [2Jpath"), (lambda: os._exit(7), "collecting it failed with status 7")],
+    ids=["failing", "dying"],
+)
+def test_a_fact_that_fails_is_said_with_the_reason_on_one_harmless_line(
+    pty: Pty, programs: Programs, collect: Callable[[], Any], why: str
+) -> None:
+    said = rows(pty, programs, surroundings(collect))
+    assert said["fqdn"] == said["applications"] == ["fails", why]
+
+
+@pytest.mark.parametrize("collect", [hang, hang_stubbornly])
+def test_a_fact_that_hangs_is_given_up(
+    pty: Pty, programs: Programs, collect: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "PATIENCE", 0.1)
+    monkeypatch.setattr(check, "GRACE", 0.1)
+    said = rows(pty, programs, surroundings(collect))
+    assert said["fqdn"] == said["applications"] == ["fails", "collecting it did not finish within 0.1 s"]
+
+
+def test_no_collector_outlives_the_check(
+    pty: Pty, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = tmp_path / "pids"
+    pids.touch()
+
+    def collect() -> None:
+        with pids.open("a", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+        hang_stubbornly()
+
+    def all_gone() -> bool:
+        """Nobody waits for those that were killed in the end: they may be zombies."""
+        stats = [Path(f"/proc/{pid}/stat") for pid in pids.read_text(encoding="ascii").split()]
+        return all(not stat.exists() or ") Z " in stat.read_text(encoding="ascii") for stat in stats)
+
+    monkeypatch.setattr(facts, "PATIENCE", 0.5)
+    monkeypatch.setattr(check, "GRACE", 0.1)
+    rows(pty, programs, surroundings(collect))
+    wait_until(all_gone, lambda: select.select([], [], [], 0.01))
+
+
+def test_a_fact_that_works_is_said(pty: Pty, programs: Programs) -> None:
+    said = rows(pty, programs, surroundings(lambda: messages.Fqdn(fqdn="vm.example")))
+    assert said["fqdn"] == said["applications"] == ["works"]
+    assert said["disks-usage"][0] == "off"
+
+
+def test_a_command_that_is_not_available_is_said_with_the_reason(
+    pty: Pty, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "COMMANDS", {"login": FakeCommand(why_not="no helper is set"), "echo": FakeCommand()})
+    said = rows(pty, programs, surroundings(lambda: messages.Fqdn(fqdn="vm.example")))
+    assert said["login"] == ["fails", "no helper is set"]
+    assert said["echo"] == ["works"]
+
+
 # ---- All of it ----
 
 
@@ -164,3 +286,8 @@ def test_each_fact_and_each_command_has_a_line(pty: Pty, programs: Programs) -> 
     assert rows["fact", "applications"] == "off"
     assert rows["command", "shutdown"] == "blocked"
     assert rows["command", "echo"] == "works"
+
+
+def test_without_a_port_the_agent_could_not_run(programs: Programs) -> None:
+    wanted = configuration(port=("/dev/nonexistent",), periods=dict.fromkeys(PERIODS, NEVER))
+    assert check.check(wanted, here(), lambda _: None, programs.root) is Exit.NO_PORT

@@ -150,6 +150,10 @@ def test_a_worker_that_is_killed_over_the_configuration_is_an_error(
     assert failure(capfd) == "vmaccord-guest: reading the configuration was ended by signal 9"
 
 
+def sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "S"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_somebody_who_interrupts_the_reading_of_the_configuration_is_obeyed_and_no_worker_lives_on(
     arguments: list[str],
@@ -160,6 +164,7 @@ def test_somebody_who_interrupts_the_reading_of_the_configuration_is_obeyed_and_
 ) -> None:
     def begin(*_: object) -> None:
         try:
+            wait_until(lambda: sleeps(os.getppid()), lambda: time.sleep(0.01))
             os.kill(os.getppid(), number)
             while True:
                 time.sleep(0.01)
@@ -202,6 +207,25 @@ def test_what_can_not_be_printed_is_said_in_one_sentence(command_guard: CommandG
         )
     assert ended.stderr == "vmaccord-guest: the standard output can't be written: No space left on device\n"
     assert ended.returncode == Exit.UNEXPECTED
+
+
+def test_the_worker_that_read_the_configuration_leaves_no_descriptor_behind() -> None:
+    before = os.listdir("/proc/self/fd")
+    assert run(["--version"]) == Exit.OK
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_signal_that_comes_just_before_the_agent_waits_wakes_it(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def look(agent: Agent) -> None:
+        found.append(signal.set_wakeup_fd(agent.wakeup_descriptor) == agent.wakeup_descriptor)
+
+    monkeypatch.setattr(Agent, "run", look)
+    assert run(arguments) == Exit.OK
+    assert found == [True]
 
 
 def test_signals_are_given_back(arguments: list[str]) -> None:

@@ -18,7 +18,10 @@ from tests.guest_agent.parts import Clock
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
 #: Modules that only a worker may have imported.
-_LARGE = ("psutil", "sqlite3", "subprocess", "http.client", "jeepney", "zoneinfo", "datetime")
+_LARGE = (
+    *("argparse", "configparser", "dataclasses", "datetime", "http.client", "inspect", "jeepney", "logging", "psutil"),
+    *("shlex", "socket", "sqlite3", "subprocess", "threading", "uuid", "zoneinfo"),
+)
 
 
 def made(root: Path, clock: Clock, logins: object = None) -> Sources:
@@ -61,6 +64,13 @@ def test_what_is_collected_on_this_machine_arrives_at_a_host_as_it_was(clock: Cl
 def test_a_user_who_comes_changes_the_print_of_active_user(tmp_path: Path, clock: Clock) -> None:
     assert made(tmp_path, clock, 1).prints["active-user"]() == made(tmp_path, clock, 1).prints["active-user"]()
     assert made(tmp_path, clock, 1).prints["active-user"]() != made(tmp_path, clock, 2).prints["active-user"]()
+
+
+def test_a_session_that_begins_changes_the_print_of_active_user_without_logind_too(tmp_path: Path, clock: Clock) -> None:
+    before = made(tmp_path, clock, 1).prints["active-user"]()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/utmp").write_bytes(b"alice")
+    assert made(tmp_path, clock, 1).prints["active-user"]() != before
 
 
 def test_the_agent_imports_no_large_module_before_a_worker_needs_it(command_guard: CommandGuard) -> None:
