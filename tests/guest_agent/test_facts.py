@@ -486,7 +486,7 @@ def test_a_collector_whose_patience_is_over_is_given_up(bench: Bench, tally: Tal
 
 def test_a_collector_is_not_tried_again_while_it_hangs(bench: Bench, tally: Tally) -> None:
     hanging_at_containers(bench, tally)
-    bench.until(lambda: APPLICATIONS in bench.messages)
+    bench.until(lambda: bench.workers == 1)
     bench.clock.advance(PATIENCE)
     for _ in range(3):
         bench.delivered.clear()
@@ -505,7 +505,7 @@ def test_a_collector_that_hung_is_tried_again_once_it_has_gone_and_said_when_it_
             hang_stubbornly()
 
     hanging_at_containers(bench, tally, hang_at_first)
-    bench.until(lambda: APPLICATIONS in bench.messages)
+    bench.until(lambda: bench.workers == 1)
     bench.clock.advance(PATIENCE)
     bench.until(lambda: bench.log.lines)
     bench.clock.advance(GRACE)
@@ -519,7 +519,7 @@ def test_a_collector_that_hung_is_tried_again_once_it_has_gone_and_said_when_it_
 
 def test_a_collector_that_leaves_when_it_is_told_to_is_tried_again_at_its_next_time(bench: Bench, tally: Tally) -> None:
     hanging_at_containers(bench, tally, hang)
-    bench.until(lambda: APPLICATIONS in bench.messages)
+    bench.until(lambda: bench.workers == 1)
     bench.clock.advance(PATIENCE)
     bench.settle()
     assert tally.count == 1
