@@ -149,11 +149,11 @@ class Agent:
         self._wakeup.clear()
         now = self._clock()
         reading = not self._too_many_answers
-        if self._reload_wanted and not self._reload_under_way:
-            self._begin_reload(now)
         self._link.advance(now, read=reading)
         self._session.tick(now)
         self._crew.advance(now)
+        if self._reload_wanted and not self._reload_under_way:
+            self._begin_reload(now)
         self._follow_logind(now)
         self._follow_events()
         self._executor.advance(now)

@@ -195,7 +195,7 @@ class Bench:
 
     def drain(self) -> None:
         """Take turns until nothing more comes of itself."""
-        self.until(lambda: not self.selector.select(0))
+        self.until(lambda: not self.selector.select(0) and self.agent._patience() > 0)
 
     def settle(self) -> None:
         """Take turns until no worker is left."""
@@ -934,6 +934,20 @@ def test_while_a_command_or_a_collector_hangs_the_loop_turns_for_heartbeats_only
     assert bench.agent._patience() == 5.0
 
 
+def test_the_loop_wakes_for_a_worker_whose_time_is_over(bench: Bench, tally: Tally) -> None:
+    def collect() -> Message:
+        tally.add()
+        hang()
+
+    bench.configuration = configuration(heartbeat=3600.0, periods={"containers": 120.0})
+    bench.slow["containers"] = collect
+    bench.connect()
+    bench.host.write(REFRESH + push(3))
+    bench.until(lambda: tally.count)
+    bench.drain()
+    assert bench.agent._patience() == PATIENCE
+
+
 # ---- Another configuration ----
 
 
@@ -1021,6 +1035,15 @@ def test_other_heartbeats_take_effect_in_the_session_that_is(bench: Bench) -> No
     assert "heartbeat" not in bench.after(19.0)
     assert "heartbeat" in bench.after(1.0)
     assert len(bench.ports) == 1
+
+
+def test_other_heartbeats_are_also_how_often_a_host_is_looked_for(bench: Bench) -> None:
+    bench.turn_alone()
+    bench.reload(heartbeat=20.0)
+    bench.until_alone(lambda: not bench.working)
+    bench.clock.advance(5.0)
+    bench.turn_alone()
+    assert bench.agent._patience() == 20.0
 
 
 def test_the_same_configuration_begins_no_session(bench: Bench) -> None:
@@ -1176,6 +1199,21 @@ def test_one_reload_after_the_other_is_carried_out_and_the_last_configuration_co
     assert "heartbeat" in bench.after(0.5)
 
 
+def test_a_reload_that_waited_for_the_one_before_begins_as_that_ends(bench: Bench, gate: Gate) -> None:
+    def read(report: Report) -> None:
+        gate.wait()
+        report((None, bench.configuration.plain()))
+
+    bench.reload_job = read
+    bench.turn_alone()
+    for _ in range(2):
+        bench.agent.reload()
+        bench.turn_alone()
+    gate.open()
+    bench.until_alone(lambda: not bench.working)
+    assert bench.log.messages.count("configuration reloaded") == 2
+
+
 # ---- Answers, one by one ----
 
 
@@ -1202,6 +1240,57 @@ def test_answers_that_were_read_are_not_sent_again_and_those_that_were_not_are(b
     bench.host.write(REFRESH + push(3))
     bench.settle()
     assert read + [each["reply_id"] for each in bench.completions()] == ["0", "1", "2", "3", "4"]
+
+
+def take_nothing(*_: object) -> int:
+    """What a port does that is full."""
+    raise BlockingIOError
+
+
+@pytest.mark.parametrize("how", ["host", "session", "port"])
+def test_an_answer_of_which_the_port_took_nothing_is_sent_again(
+    bench: Bench, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    negotiate(bench)
+    with monkeypatch.context() as full:
+        full.setattr(bench.ports[0], "_write", take_nothing)
+        bench.host.write(event())
+        bench.turn_alone()
+        bench.until_alone(lambda: not bench.working)
+        bench.turn_alone()
+        assert not bench.agent._link.drained
+        if how == "host":
+            bench.disconnect()
+        elif how == "port":
+            bench.agent._link.change_port(bench.clock())
+            bench.turn_alone()
+        else:
+            bench.reload(max_api_version=Version.V2)
+            bench.reload(max_api_version=Version.V3)
+    if how == "host":
+        bench.host.connect()
+    bench.turn()
+    bench.host.write(REFRESH + push(3))
+    bench.settle()
+    assert bench.completions() == [{"reply_id": "r1", "done": True}]
+    bench.after(100.0)
+    assert bench.completions() == []
+
+
+def test_commands_that_were_not_read_for_want_of_room_are_read_as_soon_as_there_is_room(bench: Bench) -> None:
+    bench.configuration = configuration(commands_block=("lifecycle-event",))
+    negotiate(bench)
+    room = OUTBOX_LIMIT
+    fill(bench)
+    bench.host.write(b"".join(event(str(number)) for number in range(room)))
+    bench.until_alone(lambda: len(bench.agent._outbox) >= room)
+    bench.host.write(event("last"))
+    bench.turn_alone()
+    assert len(bench.agent._outbox) == room
+    bench.listen()
+    bench.turn()
+    bench.drain()
+    assert [each["reply_id"] for each in bench.completions()] == [*map(str, range(room)), "last"]
 
 
 def test_what_happened_while_the_host_did_not_read_is_told_when_it_does(bench: Bench) -> None:
@@ -1303,6 +1392,25 @@ def end(bench: Bench) -> None:
     bench.listen()
     bench.host.disconnect()
     bench.selector = selectors.DefaultSelector()
+    bench.logind = None
+
+
+def test_at_the_end_lines_held_back_are_said(bench: Bench) -> None:
+    negotiate(bench)
+    bench.host.write(b"".join(push(version) for version in (1, 2, 1, 2, 1, 3)))
+    bench.turn()
+    assert "API 1 → 3" not in bench.log.messages[-1]
+    end(bench)
+    assert bench.log.messages[-1].startswith("API 1 → 3 in use: the host says so (lines held back: ")
+
+
+def test_an_end_with_the_end_of_the_machine_says_so(bench: Bench) -> None:
+    bench.logind = FakeLogind()
+    negotiate(bench)
+    bench.heard.clear()
+    bench.logind.tell(Notice.SHUTTING_DOWN)
+    end(bench)
+    assert bench.names == ["session-shutdown"]
 
 
 def test_an_end_in_the_middle_of_commands_completes_all_of_them(
