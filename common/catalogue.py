@@ -9,7 +9,7 @@ Versions 0–3 are those of the deployed oVirt agents and never change.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Optional
 
 from . import messages
@@ -42,12 +42,17 @@ class Catalogue:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = tuple(rows)
-        self._by_name = {(row.direction, row.name): row for row in self.rows}
+        self._to_host = {row.name: row for row in self.rows if row.direction is Direction.TO_HOST}
+        self._to_guest = {row.name: row for row in self.rows if row.direction is Direction.TO_GUEST}
         self._by_class = {(row.direction, row.message_class): row for row in self.rows}
 
     def find(self, direction: Direction, name: str) -> Optional[Row]:
         """The row of *name* in *direction*, or None."""
-        return self._by_name.get((direction, name))
+        return self.names(direction).get(name)
+
+    def names(self, direction: Direction) -> Mapping[str, Row]:
+        """The rows of *direction* by name."""
+        return self._to_host if direction is Direction.TO_HOST else self._to_guest
 
     def row_of(self, direction: Direction, message: messages.Message) -> Optional[Row]:
         """The row of *message* in *direction*, or None."""

@@ -6,7 +6,7 @@ import enum
 from typing import Union
 
 from . import messages
-from .records import Record
+from .records import Record, field
 from .versions import Version
 
 
@@ -37,10 +37,14 @@ class VersionChanged(Record):
 
 
 class MessageReceived(Record):
-    """A message of the table came in, in the right direction and not newer than supported."""
+    """A message of the table came in, in the right direction and not newer than supported.
+
+    A host also reports the *line* that it came in, which is the most compact form in which it can be kept.
+    """
 
     name: str
     message: messages.Message
+    line: bytes = field(default=b"", secret=True)
 
 
 class Responsive(Record):

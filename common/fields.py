@@ -22,6 +22,8 @@ class Kind(NamedTuple):
 
     label: str
     check: Callable[[Any], Any]
+    #: A type of which every value, and no other, passes unchanged.
+    exact: Optional[type] = None
 
 
 class Argument(NamedTuple):
@@ -119,7 +121,7 @@ def _check_text(value: Any) -> str:
 
 
 def _check_integer(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int:  # which a boolean is not
         return value
     raise ValueError(f"{_type_of(value)} instead of int")
 
@@ -148,11 +150,11 @@ def _check_number_text(value: Any) -> str:
     return str(_check_natural(value))
 
 
-TEXT = Kind("str", _check_text)
-INTEGER = Kind("int", _check_integer)
+TEXT = Kind("str", _check_text, str)
+INTEGER = Kind("int", _check_integer, int)
 NATURAL = Kind("int ≥ 0", _check_natural)
 POSITIVE = Kind("int > 0", _check_positive)
-BOOLEAN = Kind("bool", _check_boolean)
+BOOLEAN = Kind("bool", _check_boolean, bool)
 #: A number that travels as a string, and that some peers write as one.
 NUMBER_TEXT = Kind("str, also int", _check_number_text)
 
@@ -173,6 +175,8 @@ def list_of(kind: Kind) -> Kind:
 
     def check(value: Any) -> tuple[Any, ...]:
         if isinstance(value, list):
+            if kind.exact is not None and set(map(type, value)) <= {kind.exact}:
+                return tuple(value)
             return tuple(kind.check(member) for member in value)
         raise ValueError(f"{_type_of(value)} instead of list")
 
@@ -184,6 +188,8 @@ def mapping_of(kind: Kind) -> Kind:
 
     def check(value: Any) -> dict[str, Any]:
         if isinstance(value, dict):
+            if kind.exact is not None and set(map(type, value.values())) <= {kind.exact}:
+                return dict(value)
             return {key: kind.check(member) for key, member in value.items()}
         raise ValueError(f"{_type_of(value)} instead of object")
 

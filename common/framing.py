@@ -7,7 +7,7 @@ resumes after the next newline. However the bytes are cut, the result is the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Union
 
 from . import errors
@@ -26,6 +26,8 @@ class Overlong(Record):
 class LineSplitter:
     """Cuts a byte stream into lines without their newline."""
 
+    __slots__ = ("_discarding", "_limit", "_partial")
+
     def __init__(self, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
         self._partial = bytearray()
@@ -36,8 +38,19 @@ class LineSplitter:
         """How many bytes of an unfinished line are held."""
         return len(self._partial)
 
-    def feed(self, data: bytes) -> Iterator[Union[bytes, Overlong]]:
-        """Take *data* and yield each line that it completes, and an ``Overlong`` for each line given up."""
+    def feed(self, data: bytes) -> Iterable[Union[bytes, Overlong]]:
+        """Take *data*; returns each line that it completes, and an ``Overlong`` for each line given up.
+
+        What is returned must be used up before more is fed.
+        """
+        if self._partial or self._discarding or len(data) >= self._limit:
+            return self._continue(data)
+        *lines, rest = data.split(b"\n")
+        self._partial += rest
+        return lines
+
+    def _continue(self, data: bytes) -> Iterator[Union[bytes, Overlong]]:
+        """As ``feed``, behind an unfinished line, or with so much data that a line can reach the limit in it."""
         start = 0
         while True:
             end = data.find(b"\n", start)

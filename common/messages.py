@@ -9,7 +9,7 @@ Units are those of the deployed agents: memory in KiB, disks in bytes, offsets i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union
 
 from .fields import (
     BOOLEAN,
@@ -43,6 +43,27 @@ def declared(message_class: type) -> tuple[Union[Argument, Rest], ...]:
     return _DECLARED[message_class]
 
 
+class _Reader(NamedTuple):
+    """How one field is read: with *check* where *wire* is there and right, which is nearly always, else with *read*."""
+
+    attribute: str
+    wire: Any  # None, which no argument is called, where there is no single one
+    check: Callable[[Any], Any]
+    read: Callable[[Mapping[str, Any], list[str]], Any]
+
+
+_READERS: dict[type, tuple[_Reader, ...]] = {}
+
+
+def _readers(message_class: type) -> tuple[_Reader, ...]:
+    if message_class not in _READERS:
+        _READERS[message_class] = tuple(
+            _Reader(each.attribute, each.wire if isinstance(each, Argument) else None, each.kind.check, each.read)
+            for each in declared(message_class)
+        )
+    return _READERS[message_class]
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(argument,))
 class Message(Record):
     """Base of all messages."""
@@ -55,8 +76,13 @@ class Message(Record):
         :raises InvalidArguments: an argument is missing or mistyped.
         """
         mistyped: list[str] = []
-        values = {each.attribute: each.read(arguments, mistyped) for each in declared(cls)}
-        return cls(**values), mistyped
+        values: dict[str, Any] = {}
+        for attribute, wire, check, read in _readers(cls):
+            try:
+                values[attribute] = check(arguments[wire]) if wire in arguments else read(arguments, mistyped)
+            except ValueError:
+                values[attribute] = read(arguments, mistyped)
+        return cls.of_fields(values), mistyped
 
     def to_arguments(self) -> dict[str, Any]:
         """The arguments as the wire has them; an optional one that is None is left out."""

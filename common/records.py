@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, TypeVar
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform as dataclass_transform
@@ -22,6 +22,8 @@ else:
         """Tell type checkers that the classes below a class are dataclasses; nothing at run time."""
         return lambda base: base
 
+
+R = TypeVar("R", bound="Record")
 
 #: The default of a field that has none.
 REQUIRED: Any = object()
@@ -99,6 +101,16 @@ class Record:
         if named.keys() != self._names:
             raise TypeError(_not_the_fields(self, named.keys()))
         self.__dict__.update(named)
+
+    @classmethod
+    def of_fields(cls: type[R], values: dict[str, Any]) -> R:
+        """A record with exactly these *values*, one for each field; for callers that made them from the fields themselves.
+
+        It costs a fraction of what looking at them once more does.
+        """
+        record = cls.__new__(cls)
+        record.__dict__.update(values)
+        return record
 
     def __setattr__(self, name: str, value: NoReturn) -> NoReturn:
         raise AttributeError(f"{_title(self)} is frozen: {name} can't be set; make another record instead")

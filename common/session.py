@@ -17,8 +17,9 @@ What a peer does wrong is counted, costs its own line, and is complained about a
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from . import codec, errors, events, framing, messages, negotiation
 from .catalogue import CATALOGUE, Catalogue, Direction, Row
@@ -41,6 +42,9 @@ DROPPED_NAME_LENGTH = 40
 _LARGE = 1_000_000
 
 _NEGOTIATING = (messages.Refresh, messages.ApiVersion, messages.Heartbeat)
+
+#: What a host writes to each of its guests in the same words, and in the same moment when it starts.
+_SHARED = (messages.Refresh, messages.ApiVersion)
 
 #: Stands for all names beyond the limit.
 OTHER_NAMES = "(other)"
@@ -78,6 +82,8 @@ class Counters:
 class _Complaints:
     """Turns any number of reports into at most one line in a period."""
 
+    __slots__ = ("_quiet_until", "_swallowed")
+
     def __init__(self) -> None:
         self._quiet_until: Optional[float] = None
         self._swallowed = 0
@@ -91,6 +97,14 @@ class _Complaints:
         return f"{text} ({swallowed} more like this since the last line)" if swallowed else text
 
 
+class _Received(NamedTuple):
+    """A line of which the name stands in the table."""
+
+    row: Row
+    arguments: dict[str, Any]
+    line: bytes
+
+
 class Session:
     """What both halves share: lines in and out, the table's filter, counters, complaints."""
 
@@ -99,10 +113,13 @@ class Session:
     #: Whether complaints may quote bad lines: not those of a peer that sends passwords, for any cut can lay one bare.
     _quotes_lines: bool
 
-    def __init__(self, supported: Optional[Version], catalogue: Catalogue) -> None:
+    def __init__(
+        self, supported: Optional[Version], catalogue: Catalogue, sent: Optional[collections.Counter[str]] = None
+    ) -> None:
         self.supported = supported
         self.counters = Counters()
         self._catalogue = catalogue
+        self._sent = sent
         self._splitter = framing.LineSplitter()
         self._complaints = _Complaints()
         self._open = False
@@ -130,6 +147,8 @@ class Session:
 
     def data_to_send(self) -> bytes:
         """What must be written now; handed out once."""
+        if not self._out:
+            return b""
         data = b"".join(self._out)
         self._out.clear()
         return data
@@ -158,6 +177,16 @@ class Session:
             raise errors.NotForCallers(f"{type(message).__name__}: the session sends it by its own rules")
         self._queue(message)
 
+    def require(self, name: str) -> None:
+        """Look whether the message *name* may be sent now.
+
+        :raises SendRefused: it must not be sent; as ``send`` would.
+        """
+        row = self._catalogue.find(self._outbound, name)
+        if row is None:
+            raise errors.NotInCatalogue(f"{name} is no message {self._outbound.value}")
+        self._require(row)
+
     # ---- For the halves ----
 
     @property
@@ -168,7 +197,7 @@ class Session:
     def _receive_name(self, row: Row, now: float) -> None:
         """A message of the table came in, of which nothing but the name has been looked at."""
 
-    def _receive_message(self, row: Row, message: messages.Message, arguments: Mapping[str, Any], now: float) -> None:
+    def _receive_message(self, received: _Received, message: messages.Message, now: float) -> None:
         """A message of the table came in, not newer than supported, with valid arguments."""
         raise NotImplementedError
 
@@ -201,13 +230,18 @@ class Session:
         row = self._catalogue.row_of(self._outbound, message)
         if row is None:
             raise errors.NotInCatalogue(f"{type(message).__name__} is no message {self._outbound.value}")
+        self._require(row)
+        self._out.append(_encode_shared(row.name, message) if isinstance(message, _SHARED) else _encode(row.name, message))
+        if self._sent is not None:
+            self._sent[row.name] += 1
+
+    def _require(self, row: Row) -> None:
         if not self._open:
             raise errors.NotConnected(f"{row.name}: there is no channel to the peer")
         if row.since > self._spoken:
             raise self._version_too_low(row)
         if self._paused:
             raise errors.Congested(f"{row.name}: the peer does not read")
-        self._out.append(codec.encode(row.name, message.to_arguments()))
 
     def _version_too_low(self, row: Row) -> errors.VersionTooLow:
         return errors.VersionTooLow(row.name, needed=row.since, spoken=self._spoken)
@@ -235,9 +269,10 @@ class Session:
         if row.since > (self.supported or Version.V0):
             self._reject_newer(row, now)
         else:
-            self._read_arguments(row, arguments, now)
+            self._read_arguments(_Received(row, arguments, line), now)
 
-    def _read_arguments(self, row: Row, arguments: dict[str, Any], now: float) -> None:
+    def _read_arguments(self, received: _Received, now: float) -> None:
+        row, arguments, _ = received
         try:
             message, mistyped = row.message_class.from_arguments(arguments)
         except errors.InvalidArguments as error:
@@ -245,7 +280,7 @@ class Session:
             return
         if mistyped:
             self._note_mistyped(row, mistyped, arguments, now)
-        self._receive_message(row, message, arguments, now)
+        self._receive_message(received, message, now)
 
     def _note_mistyped(self, row: Row, mistyped: list[str], arguments: Mapping[str, Any], now: float) -> None:
         """Lenient arguments were ignored."""
@@ -280,6 +315,7 @@ class HostSession(Session):
     :param supported: this host's highest version; None: behave as a host from before versions.
     :param host_id: identity of this daemon run.
     :param silence_limit: seconds without a message after which the guest is unresponsive.
+    :param sent: where messages that are written are counted, by name; sessions may share one.
     """
 
     _inbound = Direction.TO_HOST
@@ -293,19 +329,21 @@ class HostSession(Session):
         *,
         silence_limit: float = SILENCE_LIMIT,
         catalogue: Catalogue = CATALOGUE,
+        sent: Optional[collections.Counter[str]] = None,
     ) -> None:
-        super().__init__(supported, catalogue)
+        super().__init__(supported, catalogue, sent)
         self.negotiation = negotiation.HostNegotiation(supported)
         self.heard_at: Optional[float] = None
         self.responsive = False
         self._host_id = host_id
-        self._silence_limit = silence_limit
+        self.silence_limit = silence_limit
         self._agent_id: Optional[str] = None
         self._agent_restarted = False
         self._sends_version = False
         self._reported: Optional[Version] = None
         self._advertised_then: Optional[int] = None
         self._invalid_said = False
+        self._refresh_due = False
 
     @property
     def _spoken(self) -> Version:
@@ -317,15 +355,15 @@ class HostSession(Session):
         The first byte is a newline: it ends whatever half line an earlier host left in the guest's buffer.
         """
         self._begin()
-        self._report_end_of_agreement()
-        self.negotiation.connected()
         self.responsive = False
-        self._agent_id = None
-        self._agent_restarted = False
-        self._reported = None
-        self._invalid_said = False
         self._out.append(b"\n")
-        self.refresh(now)
+        self._start(now)
+
+    def support(self, supported: Optional[Version], now: float) -> None:
+        """Have another highest version from now on; under an open channel everything is agreed on afresh."""
+        self.supported = self.negotiation.supported = supported
+        if self._open:
+            self._start(now)
 
     def disconnected(self) -> None:
         """The channel is gone."""
@@ -341,27 +379,40 @@ class HostSession(Session):
             self._queue(messages.Refresh())
         else:
             self._queue(messages.Refresh(api_version=int(self.supported), host_id=self._host_id))
+        self._refresh_due = False
+
+    def _start(self, now: float) -> None:
+        """Forget what belonged to another channel or another maximum, and ask the guest for everything."""
+        self._report_end_of_agreement()
+        self.negotiation.connected()
+        self._agent_id = None
+        self._agent_restarted = False
+        self._reported = None
+        self._invalid_said = False
+        self._refresh_due = True
+        self._settle(now)
 
     def next_deadline(self) -> Optional[float]:
         """When ``tick`` wants to be called next."""
         if self.responsive and self.heard_at is not None:
-            return self.heard_at + self._silence_limit
+            return self.heard_at + self.silence_limit
         return None
 
     def tick(self, now: float) -> None:
         """Time has passed."""
-        if self.responsive and self.heard_at is not None and now >= self.heard_at + self._silence_limit:
+        if self.responsive and self.heard_at is not None and now >= self.heard_at + self.silence_limit:
             self.responsive = False
             self._events.append(events.Unresponsive(now - self.heard_at))
 
-    def _receive_message(self, row: Row, message: messages.Message, arguments: Mapping[str, Any], now: float) -> None:
+    def _receive_message(self, received: _Received, message: messages.Message, now: float) -> None:
+        row, arguments, line = received
         self._hear(now)
         if isinstance(message, messages.Heartbeat):
             self._notice_agent(message.agent_id, arguments)
             self._negotiate(message, arguments, now)
         elif row.since > self.negotiation.agreed:
             self.counters.newer_than_agreed += 1
-        self._events.append(events.MessageReceived(row.name, message))
+        self._events.append(events.MessageReceived.of_fields({"name": row.name, "message": message, "line": line}))
 
     def _receive_name(self, row: Row, now: float) -> None:
         """A name alone shows what the guest uses, whatever becomes of its message."""
@@ -441,6 +492,8 @@ class HostSession(Session):
 
     def _settle(self, now: float) -> None:
         self._report_agreement()
+        if self._refresh_due and self._writable:
+            self.refresh(now)
         if self.negotiation.push_due and self._writable:
             self._queue(messages.ApiVersion(api_version=int(self.negotiation.agreed)))
             self.negotiation.pushed(now)
@@ -554,13 +607,13 @@ class GuestSession(Session):
         self.negotiation.channel_changed()
         self._report_change(before, events.Reason.CHANNEL)
 
-    def _receive_message(self, row: Row, message: messages.Message, arguments: Mapping[str, Any], now: float) -> None:
+    def _receive_message(self, received: _Received, message: messages.Message, now: float) -> None:
         if isinstance(message, messages.Refresh):
             self._refresh(message)
         elif isinstance(message, messages.ApiVersion):
             self._follow(message)
         else:
-            self._events.append(events.MessageReceived(row.name, message))
+            self._events.append(events.MessageReceived(received.row.name, message))
 
     def _refresh(self, refresh: messages.Refresh) -> None:
         before = self.negotiation.in_use
@@ -617,6 +670,14 @@ def _maximum(version: Optional[int]) -> str:
     if version is None:
         return "no versions"
     return f"up to API {version}" if version < _LARGE else "any API"
+
+
+def _encode(name: str, message: messages.Message) -> bytes:
+    return codec.encode(name, message.to_arguments())
+
+
+#: As ``_encode``, which need not be done for each guest anew.
+_encode_shared = functools.lru_cache(maxsize=16)(_encode)
 
 
 def _quote(evidence: bytes) -> str:

@@ -10,7 +10,7 @@ import argparse
 import configparser
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from . import versions
 from .versions import Version
@@ -90,6 +90,16 @@ class Setting:
         return "\n".join(("", *(f"    {self.show(each)}" for each in value)))
 
 
+class Said(NamedTuple):
+    """A value that somebody gave.
+
+    :ivar where: the file with its section and key, or the option: the beginning of an error about it.
+    """
+
+    value: Any
+    where: str
+
+
 def add_options(parser: argparse.ArgumentParser, settings: Iterable[Setting]) -> None:
     """Give *parser* one option per setting of the main section."""
     for setting in settings:
@@ -114,10 +124,22 @@ def resolve(
     :raises SettingsError: a file or an option is wrong.
     """
     values = {setting.attribute: setting.default for setting in settings}
-    for path, text in files:
-        values.update(_from_file(settings, section, path, text))
-    values.update(_from_options(settings, options))
+    values.update((attribute, each.value) for attribute, each in said(settings, options, section, files).items())
     return values
+
+
+def said(
+    settings: Sequence[Setting], options: argparse.Namespace, section: str, files: Iterable[tuple[str, str]]
+) -> dict[str, Said]:
+    """What is given by the files and the options, by attribute name; what is left to the defaults is not in it.
+
+    Parameters and errors are those of ``resolve``.
+    """
+    given: dict[str, Said] = {}
+    for path, text in files:
+        given.update(_from_file(settings, section, path, text))
+    given.update(_from_options(settings, options))
+    return given
 
 
 def show(settings: Sequence[Setting], section: str, values: Mapping[str, Any]) -> str:
@@ -147,7 +169,7 @@ def _shown(section: str, settings: Iterable[Setting], values: Mapping[str, Any])
         yield f"{setting.name} ={' ' if text and not text.startswith(chr(10)) else ''}{text}"
 
 
-def _from_file(settings: Sequence[Setting], section: str, path: str, text: str) -> dict[str, Any]:
+def _from_file(settings: Sequence[Setting], section: str, path: str, text: str) -> dict[str, Said]:
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=_COMMENTS, default_section="")
     try:
         parser.read_string(text, source=path)
@@ -158,7 +180,7 @@ def _from_file(settings: Sequence[Setting], section: str, path: str, text: str) 
     except configparser.Error as error:
         raise SettingsError(f"{path}: {_what_is_wrong(error, text)}") from None
     sections = by_section(settings, section)
-    values: dict[str, Any] = {}
+    values: dict[str, Said] = {}
     for name in parser.sections():
         if name not in sections:
             allowed = ", ".join(f"[{each}]" for each in sections)
@@ -180,7 +202,7 @@ def _what_is_wrong(error: configparser.Error, text: str) -> str:
     return " ".join(str(error).split())
 
 
-def _from_section(settings: Iterable[Setting], where: str, items: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
+def _from_section(settings: Iterable[Setting], where: str, items: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Said]]:
     known = {setting.name: setting for setting in settings}
     for key, value in items:
         name = key.replace("_", "-")
@@ -189,7 +211,7 @@ def _from_section(settings: Iterable[Setting], where: str, items: Iterable[tuple
         yield known[name].attribute, _parse(known[name], value, f"{where} {name}")
 
 
-def _from_options(settings: Sequence[Setting], options: argparse.Namespace) -> dict[str, Any]:
+def _from_options(settings: Sequence[Setting], options: argparse.Namespace) -> dict[str, Said]:
     given = {}
     for setting in settings:
         text = None if setting.section else getattr(options, setting.attribute)
@@ -199,9 +221,9 @@ def _from_options(settings: Sequence[Setting], options: argparse.Namespace) -> d
     return given
 
 
-def _parse(setting: Setting, text: str, where: str) -> Any:
+def _parse(setting: Setting, text: str, where: str) -> Said:
     try:
-        return setting.parse(text)
+        return Said(setting.parse(text), where)
     except ValueError:
         raise SettingsError(f"{where}: {text.strip()!r} is not allowed; allowed: {setting.allowed}") from None
 

@@ -50,4 +50,4 @@ def negotiate(supported: Optional[Version], announced: Optional[int]) -> Version
     """The version that both sides understand: the lower maximum; 0 where either side (None) knows no versions."""
     if supported is None or announced is None:
         return Version.V0
-    return Version(min(supported, announced))
+    return supported if announced >= supported else Version(announced)

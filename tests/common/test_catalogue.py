@@ -64,6 +64,13 @@ def test_a_row_is_found_by_name_in_its_direction_only() -> None:
     assert CATALOGUE.find(Direction.TO_GUEST, "no-such-message") is None
 
 
+@pytest.mark.parametrize("direction", list(Direction))
+def test_the_rows_of_a_direction_are_known_by_name(direction: Direction) -> None:
+    names = CATALOGUE.names(direction)
+    assert dict(names) == {row.name: row for row in CATALOGUE.rows if row.direction is direction}
+    assert all(CATALOGUE.find(direction, name) is row for name, row in names.items())
+
+
 def test_an_echo_goes_both_ways() -> None:
     rows = [CATALOGUE.find(direction, "echo") for direction in Direction]
     assert [row.message_class for row in rows if row is not None] == [messages.Echo, messages.Echo]

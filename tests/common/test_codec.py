@@ -11,6 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common import characters, codec, errors, framing
+from common.catalogue import CATALOGUE, Row
+
+from .samples import arguments_for
 
 # ---- Reading ----
 
@@ -301,6 +304,98 @@ _NEAR_MESSAGES = st.tuples(_NEAR_STRINGS | st.just('"echo"'), _NEAR_VALUES).map(
 def test_a_line_is_read_exactly_when_and_as_the_strict_parser_reads_it(text: str) -> None:
     line = text.encode("utf-8", "replace")
     assert repr(_try_decode(line)) == repr(_strictly(line.decode("utf-8")))
+
+
+#: What is of interest to whoever only looks at a line's bytes: nothing that must be replaced, and numbers in every place.
+_PLAIN_TOKENS = st.sampled_from(
+    [
+        *'[]{},:" -+.01259eE',
+        *["true", "false", "null", "NaN", "Infinity", "0e1", "9e9", "10e", "00", "-0", "1e400", "12345678901234567890"],
+        *['"a"', '"a":', '"NaN"', '"-"', '"0.1e5"', "[0", "[ 0", '{"b":0', '{"b": 0', ', "c":[{}]', "[[[["],
+    ]
+)
+_PLAIN_VALUES = st.lists(_PLAIN_TOKENS, max_size=6).map("".join) | _VALUES.map(json.dumps)
+_PLAIN_OBJECTS = st.lists(st.tuples(st.sampled_from(["a", "b", "0", "-", "N"]), _PLAIN_VALUES), max_size=4).map(
+    lambda members: "".join(f',"{name}":{value}' for name, value in members)
+)
+_PLAIN_LINES = _PLAIN_OBJECTS.map(lambda members: f'{{"__name__":"echo"{members}}}')
+
+
+@given(_PLAIN_LINES | st.lists(_PLAIN_TOKENS, max_size=12).map("".join) | _NEAR_MESSAGES)
+@example(_nested(codec.DEPTH_LIMIT).decode())
+@example(_nested(codec.DEPTH_LIMIT + 1).decode())
+@example('{"__name__":"echo","a":"}{[" ,"b":"\\" 00 [0"}')
+@example('{"__name__":"echo" ,"a" : 1e5 , "b":[0]}')
+@example('{"__name__":"echo","a":1,"a":01}')
+def test_the_short_way_reads_a_line_exactly_as_the_long_way_does_or_both_refuse_it(text: str) -> None:
+    line = text.encode("utf-8", "replace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "_is_plain", lambda _: False)
+        with_care = _try_decode(line)
+    assert repr(_try_decode(line)) == repr(with_care)
+    if codec._is_plain(line):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(codec, "_read_with_care", _never)
+            assert repr(_try_decode(line)) == repr(with_care)
+
+
+def _never(_: object) -> NoReturn:
+    raise AssertionError("a plain line was read with care")
+
+
+@pytest.mark.parametrize("row", CATALOGUE.rows, ids=lambda row: f"{row.name} {row.direction.value}")
+def test_what_good_peers_say_is_plain(row: Row) -> None:
+    line = codec.encode(row.name, arguments_for(row)).rstrip()
+    negative = row.name in ("number-of-cpus", "timezone")
+    assert codec._is_plain(line) is not negative
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"__name__":"echo","a":"-1.5E3 NaN Infinity 01 {[{[{[{[{[{[{[{[{[{[{[{[{[{[{[{[{[{["}',
+        b'{"__name__":"echo","a":[1,20,305,true,false,null,{"b":"c"}]}',
+        b'{ "__name__" : "echo" , "a" : [ 1 , 2 ] }',
+        b'{"__name__":"0","-":10}',
+    ],
+)
+def test_a_line_is_plain_whatever_stands_in_its_strings(line: bytes) -> None:
+    assert codec._is_plain(line)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *[
+            "-1",
+            "1.5",
+            "1E5",
+            "1e5",
+            "0e5",
+            "NaN",
+            "Infinity",
+            "01",
+            " 01",
+            "[01]",
+            "[1,01]",
+            "[1, 02]",
+            "00",
+            '"\\n"',
+            '"\x7f"',
+            '"é"',
+            '"\t"',
+        ],
+        *["\t1", "[" * 32 + "]" * 32, '{"b":' * 32 + "1" + "}" * 32],
+    ],
+    ids=ascii,
+)
+def test_what_has_to_be_looked_at_is_not_plain(value: str) -> None:
+    assert not codec._is_plain(f'{{"__name__":"echo","a":{value}}}'.encode())
+
+
+@pytest.mark.parametrize("byte", sorted({*range(256)} - {*range(0x20, 0x7F)} | {0x5C}))
+def test_a_byte_that_may_have_to_be_replaced_is_never_plain(byte: int) -> None:
+    assert not codec._is_plain(b'{"__name__":"echo","a":"' + bytes([byte]) + b'"}')
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4])

@@ -25,5 +25,10 @@ def test_an_event_with_a_login_shows_no_password() -> None:
     assert "hunter2" not in f"{received} {received!r}"
 
 
+def test_an_event_shows_no_line() -> None:
+    received = events.MessageReceived("fqdn", messages.Fqdn(fqdn="web"), b'{"__name__":"fqdn","fqdn":"web","of":"hunter2"}')
+    assert "hunter2" not in repr(received)
+
+
 def test_every_reason_says_itself_in_words_of_its_own() -> None:
     assert len({reason.value for reason in events.Reason}) == len(events.Reason)

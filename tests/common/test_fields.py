@@ -65,6 +65,7 @@ def _argument(wire: str) -> Argument:
         (_WORD, "on"),
         (_COUNTS, {}),
         (_COUNTS, {"any": 1, "": 2}),
+        (mapping_of(NATURAL), {"any": 1}),
         (_DISK, {"path": "/", "used": 0}),
     ],
 )
@@ -97,6 +98,12 @@ def test_a_kind_lets_its_own_values_through_unchanged(kind: Kind, value: Any) ->
         (_TEXTS, ["word", 1], "int instead of str"),
         (_COUNTS, [], "list instead of object"),
         (_COUNTS, {"a": 1, "b": None}, "null instead of int"),
+        (_COUNTS, {"a": 1, "b": True}, "bool instead of int"),
+        (list_of(INTEGER), [1, False], "bool instead of int"),
+        (list_of(BOOLEAN), [True, 1], "int instead of bool"),
+        (list_of(NATURAL), [1, -1], "a negative number"),
+        (mapping_of(NATURAL), {"a": -1}, "a negative number"),
+        (list_of(list_of(TEXT)), [["a"], [1]], "int instead of str"),
         (_DISK, [], "list instead of object"),
         (_DISK, {}, "without path, used"),
         (_DISK, {"path": "/"}, "without used"),
@@ -117,8 +124,19 @@ def test_a_number_too_long_to_be_text_is_refused_like_any_wrong_value() -> None:
         NUMBER_TEXT.check(10**5000)
 
 
-def test_a_list_is_read_as_a_tuple() -> None:
-    assert _TEXTS.check(["a", "b"]) == ("a", "b")
+@pytest.mark.parametrize("values", [[], ["a"], ["a", "b"]])
+def test_a_list_is_read_as_a_tuple(values: list[str]) -> None:
+    assert _TEXTS.check(values) == tuple(values)
+
+
+@pytest.mark.parametrize("kind", [TEXT, INTEGER, BOOLEAN])
+def test_a_kind_with_an_exact_type_takes_every_value_of_that_type_and_no_other(kind: Kind) -> None:
+    for value in ["", "a", 0, -1, 2**70, True, False, 1.0, None, [], {}]:
+        if type(value) is kind.exact:
+            assert kind.check(value) is value
+        else:
+            with pytest.raises(ValueError, match="instead of"):
+                kind.check(value)
 
 
 def test_a_record_leaves_members_out_that_no_kind_has_seen() -> None:

@@ -102,6 +102,32 @@ def test_however_the_bytes_are_cut_the_lines_are_the_same(pieces: list[bytes]) -
     assert _split(LineSplitter(limit), *(bytes([byte]) for byte in data)) == expected
 
 
+@pytest.mark.parametrize("before", [b"", b"half"])
+@pytest.mark.parametrize("behind", [b"", b"half"])
+def test_lines_that_come_whole_and_lines_that_come_in_pieces_are_the_same(before: bytes, behind: bytes) -> None:
+    splitter = LineSplitter()
+    assert _split(splitter, before) == []
+    assert _split(splitter, b"one\n\ntwo\n" + behind) == [before + b"one", b"", b"two"]
+    assert splitter.pending == len(behind)
+    assert _split(splitter, b"end\n") == [behind + b"end"]
+
+
+def test_lines_are_bytes_of_their_own_that_nothing_changes_later() -> None:
+    splitter = LineSplitter()
+    lines = _split(splitter, b"ha", b"lf\n", b"whole\n")
+    assert [type(line) for line in lines] == [bytes, bytes]
+    _split(splitter, b"more\n")
+    assert lines == [b"half", b"whole"]
+
+
+@pytest.mark.parametrize("size", [15, 16, 17])
+def test_many_short_lines_that_come_at_once_are_none_of_them_too_long(size: int) -> None:
+    data = (b"x\n" * 16)[:size]
+    splitter = LineSplitter(limit=16)
+    assert _split(splitter, data) == [b"x"] * (size // 2)
+    assert splitter.pending == size % 2
+
+
 @given(st.lists(st.binary(max_size=20), max_size=20))
 def test_what_is_held_stays_below_the_limit(pieces: list[bytes]) -> None:
     splitter = LineSplitter(limit=16)

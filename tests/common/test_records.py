@@ -133,6 +133,23 @@ def test_an_error_never_shows_a_value() -> None:
         assert "hunter2" not in str(caught.value)
 
 
+def test_a_record_made_of_its_fields_values_is_like_any_other() -> None:
+    values = {"x": 1, "y": 2}
+    point = Point.of_fields(values)
+    assert type(point) is Point
+    assert point == Point(1, 2)
+    assert hash(point) == hash(Point(1, 2))
+    assert repr(Named.of_fields({"tags": {}, "name": "a", "y": 0, "x": 1})) == repr(Named(1, 0, "a"))
+    values["x"] = 3
+    assert point.x == 1
+    with pytest.raises(AttributeError, match="frozen"):
+        setattr(point, "x", 4)  # noqa: B010 - no type checker would let it be said otherwise
+
+
+def test_a_record_made_of_its_fields_values_shows_no_secret() -> None:
+    assert repr(Account.of_fields({"user": "alice", "password": "hunter2"})) == "Account(user='alice')"
+
+
 # ---- Being ----
 
 

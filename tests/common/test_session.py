@@ -5,9 +5,10 @@ Hostile lines have a file of their own, ``test_hostile``.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 import pytest
 from hypothesis import given
@@ -350,7 +351,7 @@ def test_what_is_newer_than_agreed_but_supported_is_accepted_and_counted() -> No
 def test_unknown_arguments_are_ignored_and_missing_optional_ones_take_their_defaults() -> None:
     host = _host()
     _heartbeat(host, of_the_future=[1])
-    assert _of(events.MessageReceived, host.events()) == [events.MessageReceived("heartbeat", messages.Heartbeat())]
+    assert [event.message for event in _of(events.MessageReceived, host.events())] == [messages.Heartbeat()]
     assert host.counters.mistyped == 0
 
 
@@ -372,9 +373,7 @@ def test_a_missing_or_mistyped_required_argument_drops_that_message_only(argumen
         ["dropped", " number-of-cpus", " count"]
     ]
     _feed(host, "number-of-cpus", {"count": 4})
-    assert _of(events.MessageReceived, host.events()) == [
-        events.MessageReceived("number-of-cpus", messages.NumberOfCpus(count=4))
-    ]
+    assert [event.message for event in _of(events.MessageReceived, host.events())] == [messages.NumberOfCpus(count=4)]
 
 
 # ---- Host 6: outbound ----
@@ -637,6 +636,181 @@ def test_an_operator_may_ask_for_everything_again() -> None:
     host = _host(advertised=3)
     host.refresh(1.0)
     assert read_lines(host.data_to_send()) == [("refresh", {"apiVersion": 3, "hostId": "host-1"})]
+
+
+# ---- The host: the lines of facts, and what is counted ----
+
+
+def test_a_message_is_reported_with_the_line_that_it_came_in() -> None:
+    host = _host()
+    lines = [
+        b'{"__name__":"fqdn","fqdn":"a"}',
+        b' {"fqdn": "b", "__name__": "fqdn", "of the future": [1]}\r',
+        b'{"__name__":"echo"}',
+    ]
+    host.receive_data(b"\n".join(lines) + b"\n", 1.0)
+    received = _of(events.MessageReceived, host.events())
+    assert [event.line for event in received] == lines
+    assert [event.message for event in received] == [messages.Fqdn("a"), messages.Fqdn("b"), messages.Echo({})]
+    assert [event.name for event in received] == ["fqdn", "fqdn", "echo"]
+
+
+def test_a_guest_keeps_no_line_of_its_host() -> None:
+    guest = _guest(pushed=3)
+    _feed(guest, "login", {"username": "alice", "password": "hunter2"})
+    (received,) = _of(events.MessageReceived, guest.events())
+    assert received.line == b""
+
+
+def test_what_a_host_writes_is_counted_by_name_also_for_many_sessions_together() -> None:
+    sent: collections.Counter[str] = collections.Counter()
+    for _ in range(2):
+        host = HostSession(Version.V3, "host-1", sent=sent)
+        host.connected(0.0)
+        _heartbeat(host, apiVersion=3)
+        host.send(messages.LockScreen())
+        with pytest.raises(errors.NotInCatalogue):
+            host.send(messages.Fqdn("x"))
+        host.disconnected()
+        with pytest.raises(errors.NotConnected):
+            host.send(messages.LockScreen())
+    assert sent == {"refresh": 2, "api-version": 2, "lock-screen": 2}
+
+
+def test_what_hosts_write_in_the_same_words_is_that_of_each_one_all_the_same() -> None:
+    greetings = []
+    for supported, host_id in [(Version.V3, "a"), (Version.V3, "b"), (Version.V1, "a"), (None, "a"), (Version.V3, "a")]:
+        host = HostSession(supported, host_id)
+        host.connected(0.0)
+        greetings += [arguments for _, arguments in read_lines(host.data_to_send())]
+    assert greetings == [
+        {"apiVersion": 3, "hostId": "a"},
+        {"apiVersion": 3, "hostId": "b"},
+        {"apiVersion": 1, "hostId": "a"},
+        {},
+        {"apiVersion": 3, "hostId": "a"},
+    ]
+
+
+# ---- The host: whether something may be sent ----
+
+
+@pytest.mark.parametrize("agreed", list(Version))
+@pytest.mark.parametrize("state", ["open", "paused", "closed"])
+def test_what_may_be_sent_can_be_asked_without_sending_it(agreed: Version, state: str) -> None:
+    for row in CATALOGUE.rows:
+        if row.direction is not Direction.TO_GUEST or row.message_class in NEGOTIATING:
+            continue
+        host = _host(advertised=int(agreed))
+        if state == "paused":
+            host.pause_writing()
+        elif state == "closed":
+            host.disconnected()
+        command, _ = row.message_class.from_arguments(arguments_for(row))
+        refusal = _refusal(host.require, row.name)
+        assert host.data_to_send() == b""
+        assert refusal == _refusal(host.send, command)
+        assert (refusal is None) == (state == "open" and row.since <= agreed)
+
+
+def _refusal(ask: Callable[[Any], None], what: Any) -> Optional[str]:
+    try:
+        ask(what)
+    except errors.SendRefused as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@pytest.mark.parametrize("name", ["fqdn", "no-such-message"])
+def test_what_no_host_sends_may_not_be_sent(name: str) -> None:
+    with pytest.raises(errors.NotInCatalogue, match=rf"^{name} is no message host → guest$"):
+        _host(advertised=3).require(name)
+
+
+# ---- The host: another highest version ----
+
+
+@pytest.mark.parametrize("before", [None, *Version])
+@pytest.mark.parametrize("after", [None, *Version])
+def test_a_host_that_supports_another_version_agrees_on_it_afresh(
+    before: Optional[Version], after: Optional[Version]
+) -> None:
+    host = _host(before, advertised=2)
+    host.support(after, 5.0)
+    asked = {} if after is None else {"apiVersion": int(after), "hostId": "host-1"}
+    assert read_lines(host.data_to_send()) == [("refresh", asked)]
+    assert host.negotiation.agreed == 0
+    assert host.supported is host.negotiation.supported is after
+    _heartbeat(host, apiVersion=2, now=6.0)
+    assert host.negotiation.agreed == min(after or 0, 2)
+
+
+def test_a_change_of_what_a_host_supports_ends_an_agreement_and_begins_another() -> None:
+    host = _host(advertised=3)
+    host.support(Version.V1, 5.0)
+    _heartbeat(host, apiVersion=3, now=6.0)
+    assert _changes(host) == [(3, 0, events.Reason.CHANNEL), (0, 1, events.Reason.FIRST_AGREEMENT)]
+
+
+def test_without_a_channel_another_version_counts_from_the_next_one() -> None:
+    host = _host(advertised=3)
+    host.disconnected()
+    host.support(Version.V1, 5.0)
+    assert host.data_to_send() == b""
+    assert host.events() == []
+    host.connected(6.0)
+    assert read_lines(host.data_to_send()) == [("refresh", {"apiVersion": 1, "hostId": "host-1"})]
+
+
+def test_on_a_new_channel_a_guest_was_not_heard_yet() -> None:
+    host = _host(advertised=3)
+    host.connected(1.0)
+    assert not host.responsive
+    assert host.next_deadline() is None
+    host.events()
+    _heartbeat(host, now=2.0)
+    assert _of(events.Responsive, host.events()) == [events.Responsive()]
+
+
+def test_to_a_guest_that_does_not_read_the_host_says_later_that_it_supports_another_version() -> None:
+    host = _host(advertised=3)
+    host.pause_writing()
+    host.support(Version.V2, 5.0)
+    host.support(Version.V1, 6.0)
+    assert host.data_to_send() == b""
+    host.resume_writing(7.0)
+    assert read_lines(host.data_to_send()) == [("refresh", {"apiVersion": 1, "hostId": "host-1"})]
+    host.resume_writing(8.0)
+    assert host.data_to_send() == b""
+
+
+def test_a_question_that_was_refused_meanwhile_is_not_asked_twice() -> None:
+    host = _host(advertised=3)
+    host.pause_writing()
+    host.support(Version.V1, 5.0)
+    with pytest.raises(errors.Congested):
+        host.refresh(6.0)
+    host.resume_writing(7.0)
+    assert len(read_lines(host.data_to_send())) == 1
+
+
+def test_another_version_is_no_sign_of_life_and_none_of_silence() -> None:
+    host = _host(advertised=3)
+    host.support(Version.V1, 5.0)
+    assert host.responsive
+    assert host.next_deadline() == SILENCE_LIMIT
+    host.tick(SILENCE_LIMIT)
+    assert _of(events.Unresponsive, host.events()) == [events.Unresponsive(SILENCE_LIMIT)]
+    host.support(Version.V2, 20.0)
+    assert not host.responsive
+
+
+def test_the_silence_that_is_allowed_can_change_at_any_time() -> None:
+    host = _host(advertised=3)
+    host.silence_limit = 60.0
+    assert host.next_deadline() == 60.0
+    host.tick(59.0)
+    assert host.responsive
 
 
 # ---- Guest 1: the port was opened, the host is gone ----
@@ -1100,7 +1274,7 @@ _LINES = st.one_of(
     st.binary(max_size=20),
     st.just(b'{"__name__": "half'),
 )
-_CALLS = st.sampled_from(["connect", "come", "disconnect", "pause", "resume", "tick", "heartbeat", "send", "look"])
+_CALLS = st.sampled_from(["connect", "come", "disconnect", "pause", "resume", "tick", "heartbeat", "send", "look", "change"])
 _SUPPORTED = st.sampled_from([None, *Version])
 
 
@@ -1120,6 +1294,7 @@ def _call_host(host: HostSession, call: str, now: float) -> None:
         "heartbeat": lambda: _tolerating_refusal(host.refresh, now),
         "send": lambda: _tolerating_refusal(host.send, messages.LifecycleEvent(type="after_migration")),
         "look": lambda: (host.next_deadline(), host.counters.as_mapping(), host.negotiation.in_use),
+        "change": lambda: host.support(Version.V2 if host.supported is None else None, now),
     }
     calls[call]()
 
@@ -1135,6 +1310,7 @@ def _call_guest(guest: GuestSession, call: str, now: float) -> None:
         "heartbeat": lambda: _tolerating_refusal(guest.send_heartbeat, "1", None),
         "send": lambda: _tolerating_refusal(guest.send, messages.Containers(containers=())),
         "look": lambda: (guest.next_deadline(), guest.counters.as_mapping(), guest.allows("containers")),
+        "change": lambda: guest.beat_every(now + 1.0, now),
     }
     calls[call]()
 
@@ -1157,7 +1333,7 @@ def test_whatever_comes_and_is_called_the_host_stays_within_what_both_sides_know
         else:
             _call_host(host, step, count * pace)
         agreed = host.negotiation.agreed
-        assert agreed <= min(supported or 0, host.negotiation.advertised or 0)
+        assert agreed <= min(host.supported or 0, host.negotiation.advertised or 0)
         _assert_allowed(Direction.TO_GUEST, read_lines(host.data_to_send()), agreed)
         assert len(_of(events.Complaint, host.events())) <= 1
 

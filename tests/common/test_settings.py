@@ -104,6 +104,15 @@ def test_values_are_taken_as_they_stand() -> None:
     )
 
 
+def test_what_was_said_is_told_from_what_is_a_default_and_names_where() -> None:
+    files = [("/etc/a.conf", "[host]\nperiod = 7\nlog-level = debug\n"), ("/etc/b.conf", "[host]\nperiod = 8\n")]
+    assert settings.said(ALL, _options("--watch", "/run/a"), "host", files) == {
+        "period": (8.0, "/etc/b.conf: [host] period"),
+        "log_level": ("debug", "/etc/a.conf: [host] log-level"),
+        "watch": (("/run/a",), "--watch"),
+    }
+
+
 # ---- Errors ----
 
 

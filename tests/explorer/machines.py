@@ -58,9 +58,9 @@ class Watched:
 
     noted: list[messages.Message]
 
-    def _receive_message(self, row: Row, message: messages.Message, arguments: Any, now: float) -> None:
+    def _receive_message(self, received: Any, message: messages.Message, now: float) -> None:
         self.noted.append(message)
-        super()._receive_message(row, message, arguments, now)  # type: ignore[misc]
+        super()._receive_message(received, message, now)  # type: ignore[misc]
 
 
 class WatchedHost(Watched, session.HostSession):
