@@ -3,139 +3,251 @@
 Callbacks only, no task: what comes in goes through the session at once, then its events to the guest, then what it wants
 written to the socket. Nothing here knows a rule of the protocol, or another guest.
 
-Fairness: a guest is read in small pieces, and one whose pieces are expensive is not read for a while, so that its own
-queue fills and other guests do not notice. A guest that does not read is not written to: the session is told.
+Fairness: a guest is read in small pieces; one whose pieces are expensive, or that is in debt with its budget, is not read
+for a while, so that its own queue fills and other guests do not notice. A guest that does not read is not written to: what
+the socket does not take waits, and the session is told to queue nothing more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Callable, Optional, cast
+import contextlib
+import socket
+import time
+from typing import Callable, Optional
 
 from .alarm import Alarm
+from .budget import Budget, Limits
 from .guest import Guest
+from .meter import Meter
+from .poller import READ, WRITE, Poller
 
 #: How much is read at once, in bytes.
 PIECE = 16 * 1024
 
-#: With more than this waiting to be written, in bytes, the session is told to pause.
-WRITE_LIMIT = 64 * 1024
-
 #: A piece that takes longer than this is expensive, in seconds …
-PATIENCE = 0.002
+PATIENCE = 0.004
 
 #: … and the guest is then not read for this many times as long: it gets a tenth of the loop's time at most.
 RESTRAINT = 9.0
 
 
-class Channel(asyncio.BufferedProtocol):
-    """The protocol of one connection.
+class Surroundings:
+    """What all channels of a daemon have in common."""
 
+    __slots__ = ("clock", "limits", "loop", "meter", "poller")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller, meter: Meter, limits: Limits) -> None:
+        self.loop = loop
+        #: The loop's clock, which some loops show coarsely and at a price.
+        self.clock = time.monotonic
+        self.poller = poller
+        self.meter = meter
+        self.limits = limits
+
+
+class Channel:
+    """The connection of *guest* over *connection*, a connected socket that does not block, which it owns.
+
+    :param heard: called once, with the first message on it.
     :param lost: called when the connection ended by itself, after the guest has been told; with whether it carried a
         message.
     """
 
-    #: One for all channels: the loop fills it and hands it over in one go.
-    _buffer = bytearray(PIECE)
+    __slots__ = (
+        "_alarm",
+        "_around",
+        "_budget",
+        "_calming",
+        "_guest",
+        "_heard",
+        "_lost",
+        "_number",
+        "_restraint",
+        "_session",
+        "_socket",
+        "_unsent",
+    )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, guest: Guest, lost: Callable[[bool], None]) -> None:
-        self._loop = loop
+    def __init__(
+        self,
+        around: Surroundings,
+        guest: Guest,
+        connection: socket.socket,
+        heard: Callable[[], None],
+        lost: Callable[[bool], None],
+    ) -> None:
+        self._around = around
         self._guest = guest
         self._session = guest.session
+        self._socket: Optional[socket.socket] = connection
+        self._number = connection.fileno()
+        self._heard: Optional[Callable[[], None]] = heard
         self._lost = lost
-        self._alarm = Alarm(loop, self._ring)
+        self._alarm = Alarm(around.loop, self._ring)
+        self._budget = Budget(around.limits)
         self._restraint: Optional[asyncio.TimerHandle] = None
-        self._transport: Optional[asyncio.Transport] = None
-        self._closed = False
+        self._calming: Optional[asyncio.TimerHandle] = None
+        self._unsent = b""
+
+    def open(self) -> None:
+        """Begin; ``lost`` may be called before it returns."""
+        self._watch()
+        if self._socket is not None:
+            now = self._around.clock()
+            self._guest.connected(now, self._flush)
+            self._settle(now)
 
     def close(self, why: str) -> None:
         """End the connection from this side; ``lost`` is not called."""
-        if self._transport is not None and not self._closed:
-            self._transport.abort()
+        if self._socket is not None:
             self._finish(why)
-        self._closed = True
 
-    # ---- Called by the loop ----
+    # ---- What comes in ----
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is open."""
-        self._transport = cast(asyncio.Transport, transport)
-        if self._closed:
-            self._transport.abort()
+    def _read(self) -> None:
+        if self._socket is None:
             return
-        self._transport.set_write_buffer_limits(high=WRITE_LIMIT)
-        now = self._loop.time()
-        self._guest.connected(now)
-        self._settle(now)
-
-    def connection_lost(self, error: Optional[Exception]) -> None:
-        """The connection is gone."""
-        if self._closed:
+        try:
+            data = self._socket.recv(PIECE)
+        except (BlockingIOError, InterruptedError):
             return
-        self._closed = True
-        worked = self._guest.heard
-        self._finish(_reason(error) if error else "the other side closed the channel")
-        self._lost(worked)
-
-    def eof_received(self) -> None:
-        """The other side says no more: what still waits to be written would wait for ever."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """Where the loop may put what comes in."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes came in."""
-        now = self._loop.time()
-        self._session.receive_data(bytes(memoryview(self._buffer)[:nbytes]), now)
-        self._settle(now)
-        self._restrain(self._loop.time() - now)
-
-    def pause_writing(self) -> None:
-        """The guest does not read."""
-        self._session.pause_writing()
-
-    def resume_writing(self) -> None:
-        """The guest reads again."""
-        now = self._loop.time()
-        self._session.resume_writing(now)
-        self._settle(now)
-
-    # ---- Own ----
-
-    def _settle(self, now: float) -> None:
-        """Do what must follow every call to the session."""
-        if self._closed or self._transport is None:
+        except OSError as error:
+            self._end(_reason(error))
             return
-        self._guest.absorb(self._session.events(), now)
-        data = self._session.data_to_send()
         if data:
-            self._transport.write(data)
-        self._alarm.set(self._session.next_deadline())
+            self._receive(data)
+        else:
+            self._end("the other side closed the channel")
 
-    def _ring(self) -> None:
-        now = self._loop.time()
-        self._session.tick(now)
+    def _receive(self, data: bytes) -> None:
+        around, counters = self._around, self._session.counters
+        now, lines = around.clock(), counters.lines
+        self._session.receive_data(data, now)
+        around.meter.bytes_received += len(data)
         self._settle(now)
+        if self._heard is not None and self._guest.heard:
+            first, self._heard = self._heard, None
+            first()
+        debt = self._budget.spend(counters.lines - lines, len(data), now)
+        spent = around.clock() - now
+        if debt or spent > PATIENCE:
+            self._restrain(debt, spent, now)
 
-    def _restrain(self, spent: float) -> None:
-        if spent > PATIENCE and self._transport is not None and not self._closed:
-            self._transport.pause_reading()
-            self._restraint = self._loop.call_later(spent * RESTRAINT, self._read_on)
+    def _restrain(self, debt: float, spent: float, now: float) -> None:
+        """Do not read for a while."""
+        if self._socket is None:
+            return
+        if debt:
+            self._guest.throttle(True)
+            self._look_for_calm()
+        self._restraint = self._around.loop.call_at(now + max(debt, spent + spent * RESTRAINT), self._read_on)
+        self._watch()
 
     def _read_on(self) -> None:
         self._restraint = None
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._watch()
+
+    def _look_for_calm(self) -> None:
+        """Call the guest throttled until it has kept to its rates for a while."""
+        if self._calming is None:
+            self._calming = self._around.loop.call_at(self._budget.calm_at(), self._calm)
+
+    def _calm(self) -> None:
+        self._calming = None
+        if self._budget.is_calm(self._around.clock()):
+            self._guest.throttle(False)
+        else:
+            self._look_for_calm()
+
+    # ---- What goes out ----
+
+    def _flush(self) -> None:
+        """Write what the session has to send."""
+        data = self._session.data_to_send()
+        if data and self._socket is not None:
+            self._write(self._unsent + data)
+
+    def _write(self, data: bytes) -> None:
+        assert self._socket is not None  # noqa: S101 - an open channel has one
+        try:
+            sent = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._end(_reason(error))
+            return
+        self._around.meter.bytes_sent += sent
+        blocked_before = bool(self._unsent)
+        self._leave_unsent(data[sent:])
+        if bool(self._unsent) != blocked_before:
+            self._watch()
+        if self._unsent:
+            self._session.pause_writing()
+
+    def _leave_unsent(self, data: bytes) -> None:
+        self._around.meter.unsent += len(data) - len(self._unsent)
+        self._unsent = data
+
+    def _write_on(self) -> None:
+        """The guest may be reading again; or there is something to read, or it is gone."""
+        self._write(self._unsent)
+        if self._socket is not None and not self._unsent:
+            now = self._around.clock()
+            self._session.resume_writing(now)
+            self._settle(now)
+        if self._restraint is None:
+            self._read()
+
+    # ---- Both ----
+
+    def _watch(self) -> None:
+        """Be called for what is wanted now."""
+        try:
+            if self._unsent:
+                events = WRITE if self._restraint is not None else READ | WRITE
+                self._around.poller.watch(self._number, events, self._write_on)
+            elif self._restraint is None:
+                self._around.poller.watch(self._number, READ, self._read)
+            else:
+                self._around.poller.ignore(self._number)
+        except OSError as error:
+            self._end(_reason(error))
+
+    def _settle(self, now: float) -> None:
+        """Do what must follow every call to the session."""
+        happened = self._session.events()
+        if happened:
+            self._guest.absorb(happened, now)
+        data = self._session.data_to_send()
+        if data:
+            self._write(self._unsent + data)
+        if self._socket is not None:
+            self._alarm.set(self._session.next_deadline())
+
+    def _ring(self) -> None:
+        now = self._around.clock()
+        self._session.tick(now)
+        self._settle(now)
+
+    def _end(self, why: str) -> None:
+        worked = self._guest.heard
+        self._finish(why)
+        self._lost(worked)
 
     def _finish(self, why: str) -> None:
+        connection, self._socket = self._socket, None
+        assert connection is not None  # noqa: S101 - a channel ends once
+        self._leave_unsent(b"")
+        self._around.poller.ignore(self._number)
+        with contextlib.suppress(OSError):
+            connection.close()
         self._alarm.cancel()
-        if self._restraint is not None:
-            self._restraint.cancel()
-        self._guest.disconnected(why, self._loop.time())
+        for timer in (self._restraint, self._calming):
+            if timer is not None:
+                timer.cancel()
+        self._guest.disconnected(why, self._around.clock())
 
 
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -11,6 +11,8 @@ guest writes before the next one comes, QEMU holds back for ever what the guest 
 from __future__ import annotations
 
 import asyncio
+import collections
+import errno
 import grp
 import os
 import pwd
@@ -19,15 +21,15 @@ import socket
 import stat
 from typing import Callable, Optional
 
-from .channel import Channel
+from .channel import Channel, Surroundings
 from .guest import Guest
 
 #: The first wait, and the longest, in seconds. Each is twice the one before.
 FIRST_WAIT = 0.01
 LONGEST_WAIT = 10.0
 
-#: That many attempts must fail before it is told; their waits add up to a tenth of a second and more.
-TOLERATED = 5
+#: That many attempts must fail before it is told; their waits add up to some seconds.
+TOLERATED = 9
 
 #: A wait is shortened by up to this share of it, so that guests of one host do not move in step.
 JITTER = 0.25
@@ -37,11 +39,18 @@ FIRST_SILENCE = 15.0
 LONGEST_SILENCE = 600.0
 
 
+#: How many guests may be between their connection and their first message at once, and for how long one counts, in seconds.
+GATE_WIDTH = 64
+GATE_PATIENCE = 0.25
+
+
 class Backoff:
     """Waits, each twice the one before. Pure.
 
     :param draw: gives a number from 0 to 1, evenly spread.
     """
+
+    __slots__ = ("_draw", "_first", "_longest", "_next")
 
     def __init__(
         self,
@@ -64,39 +73,111 @@ class Backoff:
         self._next = self._first
 
 
+class Gate:
+    """Lets a limited number of guests answer their first question at once.
+
+    A daemon that starts finds all guests of its host in one moment. If all were asked in that moment, all would collect and
+    send everything in the next, with their host at its limit and everybody waiting for the last.
+
+    :param width: how many may be inside.
+    :param patience: who has not answered after so long, in seconds, makes room for the next.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, width: int = GATE_WIDTH, patience: float = GATE_PATIENCE) -> None:
+        self._loop = loop
+        self._width = width
+        self._patience = patience
+        self._inside: dict[Connector, asyncio.TimerHandle] = {}
+        self._waiting: collections.OrderedDict[Connector, Callable[[], None]] = collections.OrderedDict()
+
+    def enter(self, who: Connector, go: Callable[[], None]) -> None:
+        """Call *go*, now or when there is room."""
+        if who in self._inside or len(self._inside) < self._width:
+            self._let_in(who, go)
+        else:
+            self._waiting[who] = go
+
+    def leave(self, who: Connector) -> None:
+        """*who* has its answer, or wants nothing any more."""
+        self._waiting.pop(who, None)
+        timer = self._inside.pop(who, None)
+        if timer is not None:
+            timer.cancel()
+            self._admit()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._waiting.clear()
+        for timer in self._inside.values():
+            timer.cancel()
+        self._inside.clear()
+
+    def _let_in(self, who: Connector, go: Callable[[], None]) -> None:
+        before = self._inside.pop(who, None)
+        if before is not None:
+            before.cancel()
+        self._inside[who] = self._loop.call_later(self._patience, self.leave, who)
+        go()
+
+    def _admit(self) -> None:
+        if self._waiting and len(self._inside) < self._width:
+            # In a turn of its own: one that fails at once would otherwise let the next one in from within.
+            self._loop.call_soon(self._admit_one)
+
+    def _admit_one(self) -> None:
+        if self._waiting and len(self._inside) < self._width:
+            who, go = self._waiting.popitem(last=False)
+            self._let_in(who, go)
+
+
 class Connector:
     """Keeps *guest* connected to the port it was last seen at.
 
+    :param gate: through which it goes to connect.
     :param backoff: the waits between attempts.
     :param silence: how long a connection may be silent before it is made anew.
     """
 
+    __slots__ = (
+        "_around",
+        "_backoff",
+        "_channel",
+        "_failures",
+        "_gate",
+        "_guest",
+        "_path",
+        "_retry",
+        "_silence",
+        "_unheard",
+    )
+
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        around: Surroundings,
         guest: Guest,
+        gate: Gate,
         backoff: Optional[Backoff] = None,
         silence: Optional[Backoff] = None,
     ) -> None:
-        self._loop = loop
+        self._around = around
         self._guest = guest
+        self._gate = gate
         self._backoff = backoff or Backoff()
         self._silence = silence or Backoff(first=FIRST_SILENCE, longest=LONGEST_SILENCE)
         self._unheard: Optional[asyncio.TimerHandle] = None
         self._path: Optional[str] = None
         self._channel: Optional[Channel] = None
-        self._opening: Optional[asyncio.Task[None]] = None
         self._retry: Optional[asyncio.TimerHandle] = None
         self._failures = 0
 
-    def aim(self, path: str) -> None:
+    def aim(self, path: str, uuid: Optional[str] = None) -> None:
         """The port is at *path*, perhaps a fresh one: connect, and at once if not connected to it yet."""
         if path != self._path:
             self._let_go("its port is at another place now")
         self._path = path
         self._backoff.reset()
         self._failures = 0
-        self._guest.found(path, self._loop.time())
+        self._guest.found(path, self._around.clock(), uuid)
         if self._channel is None:
             self._attempt()
 
@@ -107,48 +188,41 @@ class Connector:
 
     def _attempt(self) -> None:
         self._cancel_retry()
+        self._gate.enter(self, self._connect)
+
+    def _connect(self) -> None:
         try:
-            connection = self._connect()
+            connection = _connected(self._path or "")
         except OSError as error:
             self._failed(error)
             return
-        self._channel = Channel(self._loop, self._guest, self._lost)
-        self._opening = self._loop.create_task(self._open(self._channel, connection))
+        self._channel = Channel(self._around, self._guest, connection, self._heard, self._lost)
+        self._unheard = self._around.loop.call_later(self._silence.wait(), self._stop_listening)
+        self._channel.open()
 
-    def _connect(self) -> socket.socket:
-        """A connected socket. Connecting to a Unix socket never takes time: it works or it fails at once."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.setblocking(False)
-            connection.connect(self._path or "")
-        except OSError:
-            connection.close()
-            raise
-        return connection
-
-    async def _open(self, channel: Channel, connection: socket.socket) -> None:
-        await self._loop.create_unix_connection(lambda: channel, sock=connection)
-        if self._channel is channel:
-            self._unheard = self._loop.call_later(self._silence.wait(), self._stop_listening)
+    def _heard(self) -> None:
+        """The guest said its first word."""
+        self._cancel_unheard()
+        self._silence.reset()
+        self._gate.leave(self)
 
     def _stop_listening(self) -> None:
         """Connect anew where nothing was heard."""
         self._unheard = None
-        if self._guest.heard:
-            self._silence.reset()
-        else:
-            self._let_go("nothing was heard on it")
-            self._attempt()
+        self._let_go("nothing was heard on it")
+        self._attempt()
 
     def _failed(self, error: OSError) -> None:
+        self._gate.leave(self)
         self._failures += 1
         if self._failures == TOLERATED:
-            self._guest.unreachable(_reason(error, self._path or ""), self._loop.time())
+            self._guest.unreachable(_reason(error, self._path or ""), self._around.clock())
         self._retry_later()
 
     def _lost(self, worked: bool) -> None:
         self._channel = None
         self._cancel_unheard()
+        self._gate.leave(self)
         if worked:
             self._backoff.reset()
             self._failures = 0
@@ -156,11 +230,12 @@ class Connector:
 
     def _retry_later(self) -> None:
         self._cancel_retry()
-        self._retry = self._loop.call_later(self._backoff.wait(), self._attempt)
+        self._retry = self._around.loop.call_later(self._backoff.wait(), self._attempt)
 
     def _let_go(self, why: str) -> None:
         self._cancel_retry()
         self._cancel_unheard()
+        self._gate.leave(self)
         if self._channel is not None:
             self._channel.close(why)
             self._channel = None
@@ -176,10 +251,24 @@ class Connector:
             self._retry = None
 
 
+def _connected(path: str) -> socket.socket:
+    """A connected socket. Connecting to a Unix socket never takes time: it works or it fails at once."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
 def _reason(error: OSError, path: str) -> str:
     if isinstance(error, BlockingIOError):
         return "its queue is full, another program is connected"
     reason = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{reason}: raise LimitNOFILE of the service, or fs.file-max"
     if isinstance(error, PermissionError):
         return f"{reason}, run as a user that may connect to it{_permissions(path)}"
     return reason

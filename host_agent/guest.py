@@ -1,24 +1,32 @@
 """One guest: what the host knows of it. Pure state: no I/O, no clock; instants are seconds of the loop's monotonic clock.
 
-A guest outlives its channels: its session, facts and counters stay when a channel ends or its socket vanishes. What was
-agreed does not: it belongs to one channel. Facts are kept as JSON text, which is compact whatever a guest sends, and is
-what the control API and the store hand on.
+A guest outlives its channels: its session, facts, commands and counters stay when a channel ends or its socket vanishes.
+What was agreed does not: it belongs to one channel. Whatever a guest sends, what is kept of it is bounded: the lines of its
+facts together, and how much of what happens to it is told.
 """
 
 from __future__ import annotations
 
 import enum
-import json
 import logging
+import sys
 from collections.abc import Iterable
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 from common import events, messages
 from common.session import HostSession
 
+from .budget import Budget, Limits
+from .feed import Feed
 from .journal import CallAt, Journal
+from .known import Fact, InFlight, VersionChange
+from .meter import Meter, Standing
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+#: How many changes of the version are remembered.
+HISTORY = 20
+
+#: What guests cause is told at most this often, in happenings a second and guest, on average.
+TELLING_RATE = 3.0
 
 
 class State(enum.Enum):
@@ -38,47 +46,92 @@ class State(enum.Enum):
 _OPEN = (State.CONNECTED, State.RESPONSIVE, State.UNRESPONSIVE)
 
 
-class Fact(NamedTuple):
-    """What a guest said last in one message: its arguments as JSON text, and when."""
+class Memory(Protocol):
+    """Where what must survive a restart of the daemon is handed to; see ``store``."""
 
-    text: str
-    heard_at: float
+    def put_fact(self, guest: str, name: str, fact: Fact) -> None:
+        """The guest said something."""
+
+    def put_change(self, guest: str, change: VersionChange) -> None:
+        """Host and guest agreed on another version."""
+
+
+class Shared(NamedTuple):
+    """What all guests of a daemon have in common.
+
+    :ivar completed: called with a guest and what it says to be done.
+    :ivar call_at: see ``Journal``.
+    """
+
+    meter: Meter
+    feed: Feed
+    limits: Limits
+    memory: Optional[Memory] = None
+    completed: Optional[Callable[[Guest, messages.Completion, float], None]] = None
+    call_at: Optional[CallAt] = None
 
 
 class Guest:
     """A guest, by the *name* of its VM.
 
     :param session: its half of the protocol; who drives it hands its events to ``absorb``.
-    :param fact_changed: called with this name, the fact's name and the fact whenever one came in.
-    :param call_at: see ``Journal``.
     """
 
-    def __init__(
-        self,
-        name: str,
-        session: HostSession,
-        now: float,
-        fact_changed: Optional[Callable[[str, str, Fact], None]] = None,
-        call_at: Optional[CallAt] = None,
-    ) -> None:
+    __slots__ = (
+        "_changed_at",
+        "_changes",
+        "_facts_size",
+        "_flush",
+        "_futile",
+        "_journal",
+        "_reason",
+        "_shared",
+        "_since",
+        "_standing",
+        "_telling",
+        "facts",
+        "history",
+        "in_flight",
+        "name",
+        "path",
+        "session",
+        "state",
+        "throttled",
+        "uuid",
+    )
+
+    def __init__(self, name: str, session: HostSession, now: float, shared: Shared) -> None:
         self.name = name
+        self.uuid: Optional[str] = None
         self.session = session
         self.state = State.ABSENT
         self.path: Optional[str] = None
         self.facts: dict[str, Fact] = {}
+        self.history: tuple[VersionChange, ...] = ()
+        self.in_flight: dict[str, InFlight] = {}
+        #: Whether it sends too much and is read from slowly.
+        self.throttled = False
+        self._shared = shared
         self._since = now
         self._changes = 0
-        self._last_reason: Optional[str] = None
-        self._last_change_at: Optional[float] = None
-        self._fact_changed = fact_changed
-        self._journal = Journal(name, call_at)
+        self._reason: Optional[str] = None
+        self._changed_at: Optional[float] = None
+        self._facts_size = 0
+        self._flush: Optional[Callable[[], None]] = None
+        self._journal = Journal(name, shared.call_at)
+        self._telling = Budget(_TELLING)
         self._futile = False
+        self._standing = Standing(self.state.value, None)
+        shared.meter.move(None, self._standing)
 
     # ---- What becomes of its channel ----
 
-    def found(self, path: str, now: float) -> None:
+    def found(self, path: str, now: float, uuid: Optional[str] = None) -> None:
         """Its port is at *path*, perhaps a fresh one."""
+        if path != self.path:
+            self._shared.feed.tell("guest-found", self.name, path=path)
         self.path = path
+        self.uuid = uuid or self.uuid
         self._futile = False
         if self.state is State.ABSENT:
             self._enter(State.CONNECTING, now)
@@ -86,24 +139,43 @@ class Guest:
     def vanished(self, now: float) -> None:
         """It has no port any more; its channel has been closed."""
         self.path = None
+        self._shared.feed.tell("guest-gone", self.name)
         self._enter(State.ABSENT, now)
+
+    def forgotten(self) -> None:
+        """Nobody will ask about it any more."""
+        self._shared.meter.forget(self.session.counters)
+        self._shared.meter.move(self._standing, None)
+        self._shared.feed.tell("guest-forgotten", self.name)
+
+    def renamed(self, name: str) -> None:
+        """Its VM is called *name* now."""
+        self._shared.feed.tell("guest-renamed", name, old=self.name)
+        self.name = name
+        self._journal.rename(name)
 
     def unreachable(self, why: str, now: float) -> None:
         """Attempts to connect keep failing; to be told once for all in a row."""
         self._journal.say("unreachable", f"can't connect to {self.path}: {why}; trying again", now, logging.WARNING)
 
-    def connected(self, now: float) -> None:
-        """A channel was opened; the session has what must be written on it."""
-        self._enter(State.CONNECTED, now)
+    def connected(self, now: float, flush: Optional[Callable[[], None]] = None) -> None:
+        """A channel was opened; the session has what must be written on it.
+
+        :param flush: writes what the session has to send.
+        """
+        self._flush = flush
         self.session.connected(now)
+        self._enter(State.CONNECTED, now)
         if not self._futile:
             self._say_connected(now)
 
     def disconnected(self, why: str, now: float) -> None:
         """The channel is gone. One that never carried a message is told of once, however often it comes and goes."""
         heard = self.heard
-        self._enter(State.CONNECTING, now)
+        self._flush = None
         self.session.disconnected()
+        self.throttle(False)
+        self._enter(State.CONNECTING, now, None if self._futile else why)
         if not self._futile:
             self._journal.say("channel", f"disconnected: {why}", now)
         self._futile = not heard
@@ -111,7 +183,42 @@ class Guest:
     @property
     def heard(self) -> bool:
         """Whether a message came on this channel."""
-        return self.state in (State.RESPONSIVE, State.UNRESPONSIVE)
+        return self.state is State.RESPONSIVE or self.state is State.UNRESPONSIVE
+
+    def throttle(self, throttled: bool) -> None:
+        """It is read from slowly, or as usual again."""
+        if throttled != self.throttled:
+            self.throttled = throttled
+            self._shared.meter.throttlings += throttled
+            self._shared.feed.tell("throttled" if throttled else "unthrottled", self.name)
+
+    # ---- What it is told ----
+
+    def send(self, message: messages.Message) -> None:
+        """Write *message*.
+
+        :raises SendRefused: it must not be sent now.
+        :raises EncodingError: it can't be put on a line.
+        """
+        self.session.send(message)
+        self._write()
+
+    def refresh(self, now: float) -> None:
+        """Ask it for everything again.
+
+        :raises SendRefused: it can't be asked now.
+        """
+        self.session.refresh(now)
+        self._write()
+
+    def support(self, session_maximum: Any, now: float) -> None:
+        """The host supports another version from now on."""
+        self.session.support(session_maximum, now)
+        self._write()
+
+    def _write(self) -> None:
+        if self._flush is not None:
+            self._flush()
 
     # ---- What it says ----
 
@@ -119,38 +226,77 @@ class Guest:
         """Take what the session reports."""
         for event in happened:
             if isinstance(event, events.MessageReceived):
-                self._fold(event, now)
+                self._take(event, now)
             elif isinstance(event, events.VersionChanged):
                 self._note_version(event, now)
             elif isinstance(event, events.Responsive):
                 self._note_life(now)
             elif isinstance(event, events.Unresponsive):
-                self._enter(State.UNRESPONSIVE, now)
-                text = f"unresponsive: nothing heard for {event.silence:.0f} s"
-                self._journal.say("life", text, now, logging.WARNING)
+                text = f"nothing heard for {event.silence:.0f} s"
+                self._enter(State.UNRESPONSIVE, now, text)
+                self._journal.say("life", f"unresponsive: {text}", now, logging.WARNING)
             elif isinstance(event, events.AgentRestarted):
                 self._journal.say("agent", "its agent was restarted", now)
+                self._tell("agent-restarted", now)
             elif isinstance(event, events.Complaint):
                 self._journal.say("complaint", event.text, now, logging.WARNING)
+                self._tell("complaint", now, text=event.text)
 
-    def restore(self, facts: dict[str, Fact]) -> None:
-        """Take what it said before this daemon ran. Never what was agreed: that belongs to a channel."""
+    def restore(
+        self, facts: dict[str, Fact], history: Iterable[VersionChange] = (), in_flight: Iterable[InFlight] = ()
+    ) -> None:
+        """Take what was known before this daemon ran. Never what was agreed: that belongs to a channel."""
         self.facts = dict(facts)
+        self._facts_size = sum(len(fact.line) for fact in facts.values())
+        self.history = tuple(history)[-HISTORY:]
+        self.in_flight = {each.reply_id: each for each in in_flight}
         self.session.heard_at = max((fact.heard_at for fact in facts.values()), default=None)
 
-    def _fold(self, event: events.MessageReceived, now: float) -> None:
-        if not isinstance(event.message, messages.Fact):
+    def _take(self, event: events.MessageReceived, now: float) -> None:
+        message, name = event.message, event.name
+        self._shared.meter.received[name] += 1
+        if isinstance(message, messages.Fact):
+            self._keep(name, event.line, now)
+        elif isinstance(message, messages.Completion):
+            if self._shared.completed is not None:
+                self._shared.completed(self, message, now)
+        else:
+            self._tell("notice", now, name=name)
+
+    def _keep(self, name: str, line: bytes, now: float) -> None:
+        """Keep the newest of each fact; one that takes more room than before only while there is room for all."""
+        before = self.facts.get(name)
+        size = self._facts_size + len(line) - (len(before.line) if before is not None else 0)
+        if size > max(self._shared.limits.facts_size, self._facts_size):
+            self._refuse_fact(name, now)
             return
-        fact = self.facts[event.name] = Fact(_encode(event.message.to_arguments()), now)
-        if self._fact_changed is not None:
-            self._fact_changed(self.name, event.name, fact)
+        self._facts_size = size
+        fact = self.facts[name] = Fact(line, now)
+        if self._shared.memory is not None:
+            self._shared.memory.put_fact(self.name, name, fact)
+        if before is not None and before.line != line and name != _HEARTBEAT:
+            self._tell("fact", now, name=name)
+
+    def _refuse_fact(self, name: str, now: float) -> None:
+        self.session.counters.dropped["facts-too-large"] += 1
+        limit = self._shared.limits.facts_size
+        text = f"{name} is not kept: its facts would exceed {limit} bytes; raise facts-size if they may"
+        self._journal.say("size", text, now, logging.WARNING)
 
     def _note_version(self, event: events.VersionChanged, now: float) -> None:
+        why = sys.intern(event.why)  # the same for most guests
+        change = VersionChange(now, int(event.old), int(event.new), why)
         if event.old != event.new:
             self._changes += 1
-        self._last_reason = event.why
-        self._last_change_at = now
+        self._reason = why
+        self._changed_at = now
+        self.history = (*self.history[1 - HISTORY :], change)
+        self._stand()
+        self._shared.meter.changes[event.reason.value] += 1
+        if self._shared.memory is not None:
+            self._shared.memory.put_change(self.name, change)
         self._journal.say("version", f"agreed {event.old} → {event.new}: {event.why}", now)
+        self._tell("version", now, old=change.old, new=change.new, reason=change.reason)
 
     def _note_life(self, now: float) -> None:
         if self.state is State.UNRESPONSIVE:
@@ -163,25 +309,61 @@ class Guest:
     def _say_connected(self, now: float) -> None:
         self._journal.say("channel", f"connected: {self.path}", now)
 
-    def _enter(self, state: State, now: float) -> None:
+    def _enter(self, state: State, now: float, why: Optional[str] = None) -> None:
+        if state is not self.state and not self._futile:
+            self._tell("state", now, state=state.value, why=why)
         self.state = state
         self._since = now
+        self._stand()
+
+    def _stand(self) -> None:
+        agreed = int(self.session.negotiation.agreed) if self.state in _OPEN else None
+        standing = Standing(self.state.value, agreed)
+        if standing != self._standing:
+            self._shared.meter.move(self._standing, standing)
+            self._standing = standing
+
+    def _tell(self, kind: str, now: float, **details: Any) -> None:
+        """Tell what the guest may cause as often as it likes, unless that was too often of late."""
+        if not self._telling.owes(now):
+            self._telling.spend(1, 0, now)
+            self._shared.feed.tell(kind, self.name, **details)
 
     # ---- What is known ----
 
-    def describe(self, now: float) -> dict[str, Any]:
+    def describe(self, now: float, with_facts: bool = True) -> dict[str, Any]:
         """Everything, as the control API has it; what is unknown is None, ages are in seconds."""
-        return {
+        described = {
             "name": self.name,
-            "channel": {"path": self.path, "state": self.state.value, "since_s": _age(self._since, now)},
+            "uuid": self.uuid,
+            "channel": {
+                "path": self.path,
+                "state": self.state.value,
+                "since_s": _age(self._since, now),
+                "throttled": self.throttled,
+            },
             "api": self._describe_api(now),
             "heard_s": _age(self.session.heard_at, now),
-            "facts": {
-                name: {"age_s": _age(fact.heard_at, now), "value": json.loads(fact.text)}
-                for name, fact in self.facts.items()
-            },
-            "counters": self.session.counters.as_mapping(),
+            "commands": [
+                {
+                    "reply_id": each.reply_id,
+                    "name": each.name,
+                    "sent_s": _age(each.sent_at, now),
+                    "left_s": round(max(0.0, each.deadline - now), 3),
+                }
+                for each in self.in_flight.values()
+            ],
+            "history": [
+                {"old": each.old, "new": each.new, "reason": each.reason, "ago_s": _age(each.at, now)}
+                for each in reversed(self.history)
+            ],
         }
+        if with_facts:
+            described["facts"] = {
+                name: {"age_s": _age(fact.heard_at, now), "value": fact.arguments()} for name, fact in self.facts.items()
+            }
+            described["counters"] = self.session.counters.as_mapping()
+        return described
 
     def _describe_api(self, now: float) -> dict[str, Any]:
         supported = self.session.supported
@@ -193,9 +375,14 @@ class Guest:
             "advertised": negotiation.advertised if is_open else None,
             "in_use": _number(negotiation.in_use) if is_open else None,
             "changes": self._changes,
-            "last_reason": self._last_reason,
-            "last_change_s": _age(self._last_change_at, now),
+            "last_reason": self._reason,
+            "last_change_s": _age(self._changed_at, now),
         }
+
+
+_HEARTBEAT = "heartbeat"
+
+_TELLING = Limits(message_rate=TELLING_RATE)
 
 
 def _number(value: Optional[int]) -> Optional[int]:

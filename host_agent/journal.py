@@ -7,7 +7,6 @@ topic is always true. Time is passed in.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import Callable, Optional
 
@@ -25,13 +24,16 @@ PERIOD = 60.0
 CallAt = Callable[[float, Callable[[], None]], object]
 
 
-@dataclasses.dataclass
 class _Window:
-    ends_at: float
-    said: int = 0
-    held_back: int = 0
-    latest: str = ""
-    level: int = logging.INFO
+    __slots__ = ("ends_at", "held_back", "latest", "level", "said", "topic")
+
+    def __init__(self, topic: str, ends_at: float) -> None:
+        self.topic = topic
+        self.ends_at = ends_at
+        self.said = 0
+        self.held_back = 0
+        self.latest = ""
+        self.level = logging.INFO
 
 
 class Journal:
@@ -40,10 +42,17 @@ class Journal:
     :param call_at: without it, what was held back is said no sooner than the next line of its topic.
     """
 
+    __slots__ = ("_call_at", "_name", "_windows")
+
     def __init__(self, name: str, call_at: Optional[CallAt] = None) -> None:
         self._name = name
         self._call_at = call_at
-        self._windows: dict[str, _Window] = {}
+        #: One for each topic; nearly every guest has two, for which a dictionary would be large.
+        self._windows: tuple[_Window, ...] = ()
+
+    def rename(self, name: str) -> None:
+        """The guest is called *name* now."""
+        self._name = name
 
     def say(self, topic: str, text: str, now: float, level: int = logging.INFO) -> None:
         """Log *text*, or hold it back where too much was said on this topic already."""
@@ -55,13 +64,14 @@ class Journal:
             self._hold_back(window, text, level)
 
     def _window(self, topic: str, now: float) -> _Window:
-        window = self._windows.get(topic)
+        window = next((each for each in self._windows if each.topic == topic), None)
         if window is not None and now < window.ends_at:
             return window
         if window is not None:
             self._close(window)
-        window = self._windows[topic] = _Window(now + PERIOD)
-        return window
+        fresh = _Window(topic, now + PERIOD)
+        self._windows = (*(each for each in self._windows if each is not window), fresh)
+        return fresh
 
     def _hold_back(self, window: _Window, text: str, level: int) -> None:
         if not window.held_back and self._call_at is not None:

@@ -39,8 +39,46 @@ def make_socket(path: Path) -> None:
         made.bind(str(path))
 
 
-def speaking(supported: Optional[Version] = Version.V3, agent_id: str = "agent-1", period: float = 0.02) -> Behaviour:
+class Answers:
+    """What a guest has to say to the lifecycle events that it is asked for, over all its connections.
+
+    :param held: it says nothing until ``release``.
+    :ivar asked: what it was asked for.
+    """
+
+    def __init__(self, held: bool = False, done: bool = True, **more: Any) -> None:
+        self.asked: list[messages.LifecycleEvent] = []
+        self._held = held
+        self._done = done
+        self._more = more
+        self._unsaid: list[messages.Completion] = []
+
+    def release(self) -> None:
+        """Answer everything, from now on at once."""
+        self._held = False
+
+    def take(self, asked: messages.LifecycleEvent) -> None:
+        """It was asked for that."""
+        self.asked.append(asked)
+        if asked.reply_id is not None:
+            self._unsaid.append(messages.Completion(asked.reply_id, self._done, self._more))
+
+    def due(self) -> list[messages.Completion]:
+        """What must be said now; handed out once."""
+        if self._held:
+            return []
+        due, self._unsaid = self._unsaid, []
+        return due
+
+
+def speaking(
+    supported: Optional[Version] = Version.V3,
+    agent_id: str = "agent-1",
+    period: float = 0.02,
+    answers: Optional[Answers] = None,
+) -> Behaviour:
     """A guest as it should be."""
+    said = answers or Answers()
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         clock = asyncio.get_running_loop().time
@@ -53,6 +91,11 @@ def speaking(supported: Optional[Version] = Version.V3, agent_id: str = "agent-1
                 elif isinstance(event, events.FactsWanted):
                     for name in sorted(event.names & FACTS.keys()):
                         session.send(FACTS[name])
+                elif isinstance(event, events.MessageReceived) and isinstance(event.message, messages.LifecycleEvent):
+                    said.take(event.message)
+            if session.allows("completion"):
+                for completion in said.due():
+                    session.send(completion)
             writer.write(session.data_to_send())
             deadline = session.next_deadline()
             assert deadline is not None

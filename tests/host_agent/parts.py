@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional, TypeVar
 
 from common.session import HostSession
 from common.versions import Version
-from host_agent.client import Client, DaemonUnreachable
+from host_agent.budget import Limits
+from host_agent.client import Answer, Client, DaemonUnreachable
 from host_agent.config import Configuration
 from host_agent.daemon import Daemon
-from host_agent.guest import Guest
+from host_agent.feed import Feed
+from host_agent.guest import Guest, Shared
+from host_agent.meter import Meter
 
 T = TypeVar("T")
 
@@ -73,29 +78,68 @@ def make_session(supported: Optional[Version] = Version.V3) -> HostSession:
     return HostSession(supported, "host-1")
 
 
-def make_guest(name: str = "web-1", supported: Optional[Version] = Version.V3, now: float = 0.0) -> Guest:
-    return Guest(name, make_session(supported), now)
+def make_shared(**changes: Any) -> Shared:
+    """What guests have in common: a meter and a feed of their own, unless they are given."""
+    return Shared(Meter(), Feed("run-1"), Limits())._replace(**changes)
+
+
+def make_guest(
+    name: str = "web-1",
+    supported: Optional[Version] = Version.V3,
+    now: float = 0.0,
+    shared: Optional[Shared] = None,
+) -> Guest:
+    return Guest(name, make_session(supported), now, shared or make_shared())
 
 
 def make_configuration(place: Path, **changes: Any) -> Configuration:
     """A daemon that looks for guests in ``place/ports``."""
     usual = Configuration(
         directory=(str(place / "ports"),),
+        libvirt=(),
+        port=(),
         control=str(place / "control.sock"),
+        operator_group=None,
+        viewer_group=None,
         state=None,
         max_api_version=Version.V3,
         unresponsive_after=15.0,
         forget_after=3600.0,
+        drain=5.0,
         log_level="debug",
+        limits_message_rate=200,
+        limits_byte_rate=1024 * 1024,
+        limits_facts_size=256 * 1024,
     )
     return dataclasses.replace(usual, **changes)
+
+
+class ManualLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock stands still unless it is moved."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def play(self, scenario: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self.run_until_complete(scenario)
+        finally:
+            self.close()
+
+    async def advance(self, seconds: float = 0.0) -> None:
+        """Move the clock, and let what is due be done."""
+        self.now += seconds
+        for _ in range(5):
+            await asyncio.sleep(0)
 
 
 class RunningDaemon:
     """A daemon in this process, and a client of it that does not block the loop."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        self.daemon = Daemon(configuration)
+    def __init__(self, configuration: Configuration, reload: Optional[Callable[[], Configuration]]) -> None:
+        self.daemon = Daemon(configuration, reload)
         self.client = Client(configuration.control)
 
     async def host(self) -> dict[str, Any]:
@@ -106,6 +150,13 @@ class RunningDaemon:
 
     async def guest(self, name: str) -> dict[str, Any]:
         return await asyncio.get_running_loop().run_in_executor(None, self.client.guest, name)
+
+    async def send(
+        self, name: str, command: str, arguments: Mapping[str, Any], timeout: float = PATIENCE, wait: bool = True
+    ) -> Answer:
+        """Send a command as any client does."""
+        call = functools.partial(self.client.send, name, command, arguments, timeout=timeout, wait=wait)
+        return await asyncio.get_running_loop().run_in_executor(None, call)
 
     async def until_guest(self, name: str, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         """Wait until the guest *name* is known and its description fulfils *condition*."""
@@ -119,9 +170,15 @@ class RunningDaemon:
 
 
 @contextlib.asynccontextmanager
-async def running(configuration: Configuration) -> AsyncIterator[RunningDaemon]:
-    """A daemon in this process, from its first answer to its clean end."""
-    running_daemon = RunningDaemon(configuration)
+async def running(
+    configuration: Configuration, reload: Optional[Callable[[], Configuration]] = None
+) -> AsyncIterator[RunningDaemon]:
+    """A daemon in this process, from its first answer to its clean end.
+
+    :param reload: reads its configuration again.
+    """
+    log_level = logging.getLogger().level
+    running_daemon = RunningDaemon(configuration, reload)
     task = asyncio.ensure_future(running_daemon.daemon.run())
 
     async def answers() -> bool:
@@ -137,6 +194,7 @@ async def running(configuration: Configuration) -> AsyncIterator[RunningDaemon]:
         yield running_daemon
     finally:
         running_daemon.daemon.stop()
+        logging.getLogger().setLevel(log_level)
         await task
 
 

@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
-from common import codec
+from common import codec, errors, messages
+from common.session import SILENCE_LIMIT
 from common.versions import Version
-from host_agent.guest import Fact, Guest, State
+from host_agent import guest as guest_module
+from host_agent.budget import RESERVE, Limits
+from host_agent.feed import KINDS
+from host_agent.guest import HISTORY, TELLING_RATE, Guest, Shared, State
+from host_agent.known import Fact, InFlight, VersionChange
+from host_agent.meter import Standing
 
-from .parts import make_guest
+from .parts import make_guest, make_shared
 
 
 def hear(guest: Guest, now: float, *lines: tuple[str, dict[str, Any]]) -> None:
@@ -23,11 +29,24 @@ def heartbeat(version: object = 3, **more: Any) -> tuple[str, dict[str, Any]]:
     return "heartbeat", {"apiVersion": version, **more}
 
 
-def open_guest(now: float = 0.0, supported: Any = Version.V3) -> Guest:
-    guest = make_guest(supported=supported, now=now)
+def open_guest(now: float = 0.0, supported: Any = Version.V3, shared: Optional[Shared] = None) -> Guest:
+    guest = make_guest(supported=supported, now=now, shared=shared)
     guest.found("/ports/web-1", now)
     guest.connected(now)
     return guest
+
+
+def wait(guest: Guest, now: float) -> None:
+    """Let time pass."""
+    guest.session.tick(now)
+    guest.absorb(guest.session.events(), now)
+
+
+def told(shared: Shared, *kinds: str) -> list[tuple[Any, ...]]:
+    """What was told of these kinds: the kind and its details' values."""
+    happened = shared.feed.since(0)[1]
+    assert {each.kind for each in happened} <= KINDS.keys()
+    return [(each.kind, *each.details.values()) for each in happened if each.kind in kinds]
 
 
 def test_a_new_guest_is_absent_and_nothing_is_known_of_it() -> None:
@@ -35,7 +54,8 @@ def test_a_new_guest_is_absent_and_nothing_is_known_of_it() -> None:
     counters = described.pop("counters")
     assert described == {
         "name": "web-1",
-        "channel": {"path": None, "state": "absent", "since_s": 2.5},
+        "uuid": None,
+        "channel": {"path": None, "state": "absent", "since_s": 2.5, "throttled": False},
         "api": {
             "agreed": None,
             "supported": 3,
@@ -46,6 +66,8 @@ def test_a_new_guest_is_absent_and_nothing_is_known_of_it() -> None:
             "last_change_s": None,
         },
         "heard_s": None,
+        "commands": [],
+        "history": [],
         "facts": {},
     }
     assert counters["lines"] == 0
@@ -56,7 +78,12 @@ def test_a_guest_that_agreed_is_described_whole_and_as_json() -> None:
     hear(guest, 101.0, heartbeat(apiVersionInUse=0, agentId="a"), ("timezone", {"zone": "CET", "offset": 60}))
     hear(guest, 103.0, heartbeat(apiVersionInUse=3, agentId="a"))
     described = json.loads(json.dumps(guest.describe(104.0)))
-    assert described["channel"] == {"path": "/ports/web-1", "state": "responsive", "since_s": 3.0}
+    assert described["channel"] == {
+        "path": "/ports/web-1",
+        "state": "responsive",
+        "since_s": 3.0,
+        "throttled": False,
+    }
     assert described["api"] == {
         "agreed": 3,
         "supported": 3,
@@ -66,6 +93,8 @@ def test_a_guest_that_agreed_is_described_whole_and_as_json() -> None:
         "last_reason": "first agreement of this connection: it supports up to API 3, this host up to API 3",
         "last_change_s": 3.0,
     }
+    why = described["api"]["last_reason"]
+    assert described["history"] == [{"old": 0, "new": 3, "reason": why, "ago_s": 3.0}]
     assert described["heard_s"] == 1.0
     assert described["facts"] == {
         "heartbeat": {"age_s": 1.0, "value": {"apiVersion": 3, "apiVersionInUse": 3, "agentId": "a"}},
@@ -143,18 +172,9 @@ def test_a_message_that_is_no_fact_is_none() -> None:
     assert guest.describe(1)["facts"] == {}
 
 
-def test_every_fact_is_told_of() -> None:
-    told: list[tuple[str, str, Fact]] = []
-    guest = Guest("web", make_guest().session, 0, lambda *fact: told.append(fact))
-    guest.found("/p", 0)
-    guest.connected(0)
-    hear(guest, 1, ("host-name", {"name": "ü"}))
-    assert told == [("web", "host-name", Fact('{"name":"ü"}', 1))]
-
-
 def test_a_restored_guest_has_facts_and_no_agreement() -> None:
     guest = make_guest(now=0.0)
-    guest.restore({"host-name": Fact('{"name":"web"}', -50.0), "fqdn": Fact('{"fqdn":"w"}', -30.0)})
+    guest.restore({"host-name": Fact.of("host-name", {"name": "web"}, -50.0), "fqdn": Fact.of("fqdn", {"fqdn": "w"}, -30.0)})
     described = guest.describe(10.0)
     assert described["heard_s"] == 40.0
     assert described["facts"]["host-name"] == {"age_s": 60.0, "value": {"name": "web"}}
@@ -232,3 +252,351 @@ def test_a_port_that_is_found_again_is_a_new_story(caplog: pytest.LogCaptureFixt
         "web-1: can't connect to /ports/other: Connection refused; trying again",
         "web-1: connected: /ports/other",
     ]
+
+
+# ---- What becomes of it ----
+
+
+def test_where_its_port_is_found_is_told_when_it_changes_and_its_uuid_is_kept() -> None:
+    shared = make_shared()
+    guest = make_guest(shared=shared)
+    guest.found("/a", 1, "uuid-1")
+    guest.found("/a", 2)
+    guest.found("/b", 3)
+    assert told(shared, "guest-found") == [("guest-found", "/a"), ("guest-found", "/b")]
+    assert guest.describe(4)["uuid"] == "uuid-1"
+    guest.vanished(5)
+    assert guest.path is None
+    guest.found("/b", 6, "uuid-2")
+    assert told(shared, "guest-found", "guest-gone")[2:] == [("guest-gone",), ("guest-found", "/b")]
+    assert guest.uuid == "uuid-2"
+
+
+def test_a_guest_that_is_renamed_says_so_and_goes_on_under_its_new_name(caplog: pytest.LogCaptureFixture) -> None:
+    shared = make_shared()
+    guest = open_guest(shared=shared)
+    guest.renamed("shop")
+    hear(guest, 1, heartbeat())
+    wait(guest, 100)
+    (renamed,) = (each for each in shared.feed.since(0)[1] if each.kind == "guest-renamed")
+    assert (renamed.guest, renamed.details) == ("shop", {"old": "web-1"})
+    assert shared.feed.since(shared.feed.last - 1)[1][0].guest == "shop"
+    assert guest.describe(2)["name"] == "shop"
+    assert caplog.messages == ["shop: unresponsive: nothing heard for 99 s"]
+
+
+def test_a_guest_that_is_forgotten_leaves_what_it_came_to() -> None:
+    shared = make_shared()
+    guest = open_guest(shared=shared)
+    hear(guest, 1, ("no-such-message", {}))
+    guest.disconnected("gone", 2)
+    guest.vanished(3)
+    guest.forgotten()
+    assert told(shared, "guest-forgotten") == [("guest-forgotten",)]
+    assert shared.meter.drops(()) == {"unknown": 1}
+    assert shared.meter.guests == {}
+
+
+def test_how_guests_stand_is_always_counted() -> None:
+    shared = make_shared()
+    guest = make_guest(shared=shared)
+    make_guest("another", shared=shared)
+    standings = [Standing("absent", None)]
+
+    def note() -> None:
+        (now,) = shared.meter.guests.keys() - {Standing("absent", None)} or {Standing("absent", None)}
+        assert sum(shared.meter.guests.values()) == 2
+        standings.append(now)
+
+    guest.found("/p", 1)
+    note()
+    guest.connected(2)
+    note()
+    hear(guest, 3, heartbeat(3))
+    note()
+    hear(guest, 4, heartbeat(1))
+    note()
+    wait(guest, 100)
+    note()
+    guest.disconnected("x", 101)
+    note()
+    guest.vanished(102)
+    note()
+    assert standings == [
+        ("absent", None),
+        ("connecting", None),
+        ("connected", 0),
+        ("responsive", 3),
+        ("responsive", 1),
+        ("unresponsive", 1),
+        ("connecting", None),
+        ("absent", None),
+    ]
+    assert shared.meter.changes == {"first agreement of this connection": 1, "the guest supports less than before": 1}
+
+
+def test_what_is_throttled_is_counted_and_told_once_and_ends_with_the_channel() -> None:
+    shared = make_shared()
+    guest = open_guest(shared=shared)
+    for throttled in (True, True, False, False, True):
+        guest.throttle(throttled)
+    assert guest.describe(1)["channel"]["throttled"] is True
+    guest.disconnected("gone", 2)
+    assert guest.describe(3)["channel"]["throttled"] is False
+    assert told(shared, "throttled", "unthrottled") == [("throttled",), ("unthrottled",)] * 2
+    assert shared.meter.throttlings == 2
+
+
+# ---- What it is told ----
+
+
+def test_without_a_channel_it_can_be_told_nothing() -> None:
+    guest = make_guest()
+    with pytest.raises(errors.NotConnected):
+        guest.send(messages.LockScreen())
+    with pytest.raises(errors.NotConnected):
+        guest.refresh(1)
+    guest.support(Version.V1, 1)
+    assert guest.describe(1)["api"]["supported"] == 1
+
+
+def test_what_it_is_told_is_written_at_once_and_what_is_refused_is_not() -> None:
+    guest = make_guest()
+    guest.found("/p", 0)
+    written: list[list[str]] = []
+    guest.connected(0, lambda: written.append([codec.decode(each)[0] for each in guest.session.data_to_send().split()]))
+    guest.session.data_to_send()
+    guest.send(messages.LockScreen())
+    guest.refresh(1)
+    with pytest.raises(errors.VersionTooLow):
+        guest.send(messages.SetNumberOfCpus(2))
+    guest.support(Version.V1, 2)
+    assert written == [["lock-screen"], ["refresh"], ["refresh"]]
+    guest.disconnected("gone", 3)
+    guest.support(Version.V2, 4)
+    assert len(written) == 3
+
+
+def test_a_guest_that_falls_silent_after_a_change_of_what_the_host_supports_is_unresponsive_like_any_other() -> None:
+    guest = open_guest()
+    hear(guest, 1, heartbeat())
+    guest.support(Version.V1, 2)
+    assert guest.state is State.RESPONSIVE
+    assert guest.session.next_deadline() == 1 + SILENCE_LIMIT
+    wait(guest, 1 + SILENCE_LIMIT)
+    assert guest.describe(20)["channel"]["state"] == "unresponsive"
+
+
+def test_another_version_that_the_host_supports_is_agreed_on_afresh() -> None:
+    guest = open_guest()
+    hear(guest, 1, heartbeat())
+    guest.support(Version.V1, 2)
+    hear(guest, 3, heartbeat())
+    described = guest.describe(4)
+    assert described["api"]["agreed"] == 1
+    assert [(each["old"], each["new"]) for each in described["history"]] == [(0, 1), (3, 0), (0, 3)]
+    assert described["channel"]["since_s"] == 3.0
+
+
+# ---- What it says ----
+
+
+def test_what_a_guest_says_is_counted_by_name() -> None:
+    shared = make_shared()
+    guest = open_guest(shared=shared)
+    hear(guest, 1, heartbeat(), ("host-name", {"name": "a"}), ("host-name", {"name": "b"}), ("nonsense", {}))
+    assert shared.meter.received == {"heartbeat": 1, "host-name": 2}
+
+
+def test_what_happens_is_told_and_what_a_fact_says_is_not() -> None:
+    shared = make_shared()
+    guest = open_guest(shared=shared)
+    hear(guest, 1, heartbeat(agentId="a"), ("host-name", {"name": "web"}), ("timezone", {"zone": "CET", "offset": 60}))
+    hear(guest, 2, heartbeat(agentId="b"), ("host-name", {"name": "shop"}), ("timezone", {"zone": "CET", "offset": 60}))
+    hear(guest, 3, ("session-logon", {}), ("nonsense", {}))
+    wait(guest, 100)
+    guest.disconnected("gone", 101)
+    why = "first agreement of this connection: it supports up to API 3, this host up to API 3"
+    assert told(shared, *KINDS) == [
+        ("guest-found", "/ports/web-1"),
+        ("state", "connecting", None),
+        ("state", "connected", None),
+        ("state", "responsive", None),
+        ("version", 0, 3, why),
+        ("agent-restarted",),
+        ("fact", "host-name"),
+        ("notice", "session-logon"),
+        ("complaint", "dropped: a message that the table does not have: 'nonsense'"),
+        ("state", "unresponsive", "nothing heard for 97 s"),
+        ("state", "connecting", "gone"),
+    ]
+    assert {each.guest for each in shared.feed.since(0)[1]} == {"web-1"}
+
+
+def test_a_channel_that_never_carries_a_message_is_not_told_of_again_and_again() -> None:
+    shared = make_shared()
+    guest = open_guest(shared=shared)
+    for now in range(1, 1000, 10):
+        guest.disconnected("closed", now)
+        guest.connected(now + 5)
+    assert told(shared, "state") == [
+        ("state", "connecting", None),
+        ("state", "connected", None),
+        ("state", "connecting", "closed"),
+    ]
+    hear(guest, 2000, heartbeat())
+    assert told(shared, "state")[3:] == [("state", "responsive", None)]
+
+
+def test_what_a_guest_causes_is_told_at_a_bounded_rate_and_what_becomes_of_its_port_always() -> None:
+    shared = make_shared()
+    guest = open_guest(shared=shared)
+    for step in range(6000):
+        hear(guest, 1 + step * 0.01, ("session-logon", {}), heartbeat(step % 4))
+    limit = (61 + RESERVE) * TELLING_RATE
+    assert limit * 0.9 < len(told(shared, "notice", "version", "state")) <= limit + 1
+    guest.vanished(61)
+    assert told(shared, "guest-gone") == [("guest-gone",)]
+    hear(guest, 200, ("session-logoff", {}))
+    assert told(shared, "notice")[-1] == ("notice", "session-logoff")
+
+
+def test_a_completion_goes_to_whom_it_concerns() -> None:
+    completed: list[tuple[Guest, messages.Completion, float]] = []
+    shared = make_shared(completed=lambda *completion: completed.append(completion))
+    guest = open_guest(shared=shared)
+    answer = ("completion", {"reply_id": "r", "done": True, "output": "0"})
+    hear(guest, 1, heartbeat(), answer)
+    assert completed == [(guest, messages.Completion("r", True, {"output": "0"}), 1)]
+    assert told(shared, "notice") == []
+    hear(open_guest(), 1, heartbeat(), answer)
+
+
+# ---- What is kept ----
+
+
+class Kept:
+    """What was handed over to be remembered."""
+
+    def __init__(self) -> None:
+        self.facts: list[tuple[str, str, Fact]] = []
+        self.changes: list[tuple[str, VersionChange]] = []
+
+    def put_fact(self, guest: str, name: str, fact: Fact) -> None:
+        self.facts.append((guest, name, fact))
+
+    def put_change(self, guest: str, change: VersionChange) -> None:
+        self.changes.append((guest, change))
+
+
+def test_every_fact_and_every_change_of_the_version_is_handed_over_to_be_remembered() -> None:
+    kept = Kept()
+    guest = open_guest(shared=make_shared(memory=kept))
+    hear(guest, 1, heartbeat(), ("host-name", {"name": "ü"}), ("session-logon", {}))
+    assert [(who, name) for who, name, _ in kept.facts] == [("web-1", "heartbeat"), ("web-1", "host-name")]
+    assert kept.facts[1][2] == Fact(codec.encode("host-name", {"name": "ü"}).rstrip(), 1)
+    ((who, change),) = kept.changes
+    assert (who, change.at, change.old, change.new) == ("web-1", 1, 0, 3)
+    assert change.reason.startswith("first agreement")
+
+
+def test_of_each_fact_the_newest_is_kept() -> None:
+    guest = open_guest()
+    for second in range(1, 5):
+        hear(guest, second, ("host-name", {"name": f"web-{second}"}))
+    assert guest.describe(5)["facts"] == {"host-name": {"age_s": 1.0, "value": {"name": "web-4"}}}
+
+
+def _line(name: str, size: int) -> tuple[str, dict[str, Any]]:
+    """A fact whose line has *size* bytes."""
+    argument = {"host-name": "name", "fqdn": "fqdn"}[name]
+    room = size - len(codec.encode(name, {argument: ""}).rstrip())
+    return name, {argument: "x" * room}
+
+
+def _sizes(guest: Guest) -> dict[str, int]:
+    return {name: len(fact.line) for name, fact in guest.facts.items()}
+
+
+def test_what_all_facts_of_a_guest_take_together_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    shared, kept = make_shared(limits=Limits(facts_size=1000)), Kept()
+    guest = open_guest(shared=shared._replace(memory=kept))
+    hear(guest, 1, _line("host-name", 600), _line("fqdn", 400))
+    assert _sizes(guest) == {"host-name": 600, "fqdn": 400}
+    hear(guest, 2, _line("fqdn", 401))
+    assert _sizes(guest) == {"host-name": 600, "fqdn": 400}
+    assert guest.facts["fqdn"].heard_at == 1
+    assert guest.describe(2)["counters"]["dropped"] == {"facts-too-large": 1}
+    assert caplog.messages == ["web-1: fqdn is not kept: its facts would exceed 1000 bytes; raise facts-size if they may"]
+    hear(guest, 3, _line("host-name", 100), _line("fqdn", 900))
+    assert _sizes(guest) == {"host-name": 100, "fqdn": 900}
+    assert [len(fact.line) for _, _, fact in kept.facts] == [600, 400, 100, 900]
+
+
+def test_a_fact_that_is_too_large_on_its_own_is_never_kept() -> None:
+    guest = open_guest(shared=make_shared(limits=Limits(facts_size=1000)))
+    hear(guest, 1, _line("host-name", 1001))
+    assert _sizes(guest) == {}
+    hear(guest, 2, _line("host-name", 1000))
+    assert _sizes(guest) == {"host-name": 1000}
+
+
+def test_facts_that_were_restored_count() -> None:
+    guest = open_guest(shared=make_shared(limits=Limits(facts_size=1000)))
+    guest.restore({"host-name": Fact.of(*_line("host-name", 600), 0)})
+    hear(guest, 1, _line("fqdn", 401))
+    assert _sizes(guest) == {"host-name": 600}
+    hear(guest, 1, _line("fqdn", 400))
+    assert _sizes(guest) == {"host-name": 600, "fqdn": 400}
+
+
+def test_under_a_limit_that_was_lowered_facts_that_do_not_grow_stay_up_to_date() -> None:
+    limits = Limits(facts_size=1000)
+    guest = open_guest(shared=make_shared(limits=limits))
+    hear(guest, 1, _line("host-name", 600), _line("fqdn", 400))
+    limits.facts_size = 500
+    hear(guest, 2, _line("host-name", 600), _line("fqdn", 399))
+    assert {name: fact.heard_at for name, fact in guest.facts.items()} == {"host-name": 2, "fqdn": 2}
+    hear(guest, 3, _line("fqdn", 400))
+    assert guest.facts["fqdn"].heard_at == 2
+
+
+def test_the_latest_changes_of_the_version_are_remembered_newest_first() -> None:
+    guest = open_guest()
+    guest.restore({}, [VersionChange(-100.0 + number, 0, 3, f"old {number}") for number in range(30)])
+    history = guest.describe(0)["history"]
+    assert [each["reason"] for each in history] == [f"old {number}" for number in range(29, 29 - HISTORY, -1)]
+    assert history[0]["ago_s"] == 71.0
+    for step in range(HISTORY - 1):
+        hear(guest, step + 1, heartbeat(step % 2 + 1))
+    history = guest.describe(100)["history"]
+    assert len(history) == HISTORY
+    assert [each["ago_s"] for each in history[:-1]] == [100.0 - step for step in range(HISTORY - 1, 0, -1)]
+    assert history[-1]["reason"] == "old 29"
+
+
+def test_commands_in_flight_are_described_with_the_time_that_is_left() -> None:
+    guest = open_guest()
+    guest.restore({}, (), [InFlight("id-1", "lifecycle-event", 5.0, 35.0)])
+    assert guest.describe(10.0)["commands"] == [
+        {"reply_id": "id-1", "name": "lifecycle-event", "sent_s": 5.0, "left_s": 25.0}
+    ]
+    assert guest.describe(40.0)["commands"][0]["left_s"] == 0.0
+
+
+def test_a_guest_that_nothing_is_remembered_of_was_never_heard() -> None:
+    guest = make_guest()
+    guest.restore({})
+    assert guest.describe(1.0)["heard_s"] is None
+
+
+def test_facts_and_counters_can_be_left_out() -> None:
+    guest = open_guest()
+    hear(guest, 1, heartbeat())
+    whole, part = guest.describe(2), guest.describe(2, with_facts=False)
+    assert whole.keys() - part.keys() == {"facts", "counters"}
+    assert all(whole[key] == value for key, value in part.items())
+
+
+def test_the_limits_are_the_promised_ones() -> None:
+    assert (guest_module.HISTORY, guest_module.TELLING_RATE) == (20, 3.0)

@@ -58,3 +58,29 @@ def test_a_flood_of_one_topic_hides_no_other(caplog: pytest.LogCaptureFixture) -
         lines.say("complaint", "bad", 0, logging.WARNING)
     lines.say("life", "unresponsive", 0, logging.WARNING)
     assert caplog.messages[-1] == "web: unresponsive"
+
+
+def test_a_guest_that_is_renamed_goes_on_under_its_new_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    lines = Journal("web")
+    for _ in range(journal.BURST + 1):
+        lines.say("life", "before", 0)
+    lines.rename("shop")
+    lines.say("channel", "after", 1)
+    lines.say("life", "calm", journal.PERIOD)
+    assert caplog.messages[journal.BURST :] == [
+        "shop: after",
+        "shop: before (the latest of 1 lines that were held back)",
+        "shop: calm",
+    ]
+
+
+def test_each_topic_has_its_own_period(caplog: pytest.LogCaptureFixture) -> None:
+    lines = Journal("web")
+    for second in range(200):
+        lines.say("complaint", f"bad {second}", second, logging.WARNING)
+        if second % 30 == 0:
+            lines.say("life", f"silent {second}", second, logging.WARNING)
+    said = [message for message in caplog.messages if "silent" in message]
+    assert said == [f"web: silent {second}" for second in range(0, 200, 30)]
+    assert len(caplog.messages) - len(said) == 4 * journal.BURST + 3
