@@ -15,17 +15,18 @@ class Stamp(NamedTuple):
     """What a socket file shows of itself.
 
     :ivar made_ns: when the socket was made; the newest one counts.
-    :ivar inode: device and inode number: another file at the same path is another socket.
+    :ivar device, inode: another file at the same path is another socket.
     :ivar changed_ns: when its permissions changed last.
     """
 
     made_ns: int
-    inode: tuple[int, int]
+    device: int
+    inode: int
     changed_ns: int
 
     def is_same_socket(self, other: Stamp) -> bool:
         """Whether both were seen on one and the same socket."""
-        return (self.made_ns, self.inode) == (other.made_ns, other.inode)
+        return self[:3] == other[:3]
 
 
 class Choice:

@@ -20,8 +20,8 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
-from typing import Callable, NamedTuple, Optional
+from pathlib import Path, PurePosixPath
+from typing import Any, Callable, NamedTuple, Optional
 
 import asyncinotify
 from asyncinotify import Mask
@@ -29,7 +29,7 @@ from asyncinotify import Mask
 from host_agent.exits import Exit, Failure
 from host_agent.text import printable
 
-from . import PORTS, Added, Event
+from . import PORTS, Added, Report, is_name
 from .choice import Choice, Stamp
 
 _log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ _SELF = Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR
 _FOLLOWED = _ENTRIES | _SELF
 _VM = _ENTRIES | Mask.DONT_FOLLOW
 _ANCESTOR = _SELF | Mask.CREATE | Mask.MOVED_TO | Mask.ATTRIB
+
+_SOMEWHERE = Path()
 
 #: What may be where a socket should be, for people.
 _KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFREG: "a regular file", stat.S_IFDIR: "a directory"}
@@ -60,11 +62,8 @@ class NoInotify(Failure):
 
 
 def guest_name(directory: str, subdirectory: str) -> Optional[str]:
-    """The name of the VM whose sockets are in *subdirectory* of *directory*; None where it can't be used as a name.
-
-    A name with control characters, or one that is not UTF-8, would garble every log line and answer it appears in.
-    """
-    if any(each < " " or "\x7f" <= each <= "\x9f" or "\ud800" <= each <= "\udfff" for each in subdirectory):
+    """The name of the VM whose sockets are in *subdirectory* of *directory*; None where it can't be used as a name."""
+    if not is_name(subdirectory):
         return None
     prefix = _OLD_STYLE.match(subdirectory)
     if prefix is None and PurePosixPath(directory).parts[-3:] == _NEW_STYLE_BELOW:
@@ -78,10 +77,11 @@ class DirectoryDiscovery:
     :param report: called with every event, from ``open`` and ``run``.
     """
 
-    def __init__(self, directories: Iterable[str], report: Callable[[Event], None]) -> None:
+    def __init__(self, directories: Iterable[str], report: Report) -> None:
         self._report = report
         self._choice = Choice()
-        self._directories = [_Directory(os.path.abspath(each), self._found, self._lost) for each in directories]
+        self._paths = [os.path.abspath(each) for each in directories]
+        self._directories = [_Directory(each, self._found, self._lost) for each in self._paths]
 
     def open(self) -> None:
         """Begin to watch, and report what is there.
@@ -90,6 +90,9 @@ class DirectoryDiscovery:
         """
         for each in self._directories:
             each.open()
+
+    async def settled(self) -> None:
+        """Return: ``open`` has looked at everything."""
 
     async def run(self) -> None:
         """Report changes until cancelled."""
@@ -105,6 +108,10 @@ class DirectoryDiscovery:
         """Stop watching."""
         for each in self._directories:
             each.close()
+
+    def status(self) -> dict[str, Any]:
+        """The directories."""
+        return {"directories": list(self._paths)}
 
     def _found(self, name: str, path: str, stamp: Stamp) -> None:
         reported = self._choice.put(name, path, stamp)
@@ -313,7 +320,7 @@ class _Directory:
                     self._warn(path, error)
                 continue
             if stat.S_ISSOCK(status.st_mode):
-                stamp = Stamp(status.st_mtime_ns, (status.st_dev, status.st_ino), status.st_ctime_ns)
+                stamp = Stamp(status.st_mtime_ns, status.st_dev, status.st_ino, status.st_ctime_ns)
                 return _Port(guest, candidate, stamp)
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
             self._warn_once(candidate, f"is {kind}, no socket: ignored; remove it")
@@ -325,7 +332,10 @@ class _Directory:
         """A watch on *path*, which replaces the mask of one that is there; None where it can't be watched."""
         assert self._inotify is not None  # noqa: S101 - an open directory has one
         try:
-            return self._inotify.add_watch(path, mask)
+            watch = self._inotify.add_watch(path, mask)
+            # Nobody asks a watch where it is, and there is one for each VM.
+            watch.path = _SOMEWHERE
+            return watch
         except OSError as error:
             if error.errno not in _GONE and not (error.errno == errno.EACCES and mask == _ANCESTOR):
                 self._warn(path, error)

@@ -37,7 +37,7 @@ def program(name: str, package: str) -> str:
     """
     path = shutil.which(name)
     if path is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install(package)
+        install(package)
         path = shutil.which(name)
     if path is None:
         raise Unavailable(f"{name} is missing: apt-get install {package}")
@@ -111,7 +111,11 @@ def dependency(name: str, pattern: str) -> str:
     raise Unavailable(f"no package {name} with a dependency like {pattern}: on Debian 12, run apt-get update")
 
 
-def _install(package: str) -> None:
+def install(package: str) -> None:
+    """Install *package* on this machine.
+
+    :raises Unavailable: this user or machine can't.
+    """
     _up_to_date("-o", "DPkg::Lock::Timeout=120", "install", "--yes", "--no-install-recommends", package)
 
 

@@ -5,7 +5,7 @@ from host_agent.discovery.choice import Choice, Stamp
 
 
 def stamp(made: int, inode: int = 1, changed: int = 0) -> Stamp:
-    return Stamp(made, (1, inode), changed)
+    return Stamp(made, 1, inode, changed)
 
 
 def test_the_only_socket_is_the_port() -> None:
