@@ -1,5 +1,6 @@
-"""The control API: HTTP and JSON over a Unix socket that only its owner may open.
+"""The control API: HTTP and JSON over a Unix socket.
 
-``listener`` makes the socket, ``application`` answers, ``problems`` are the errors (RFC 9457). Whoever can open the socket
-may ask everything: the permissions of the file are the access control.
+``listener`` makes the socket, ``server`` answers on it what ``application`` answers; ``facade`` is what all that needs of
+the daemon. ``access`` knows who may ask, ``inputs`` checks what they send, ``problems`` are the errors (RFC 9457). What can
+be asked: ``guests``, ``commands``, ``events``; ``openapi`` describes it. Nothing here knows discovery, channels or files.
 """

@@ -1,45 +1,72 @@
-"""What the control API answers. Reads the registry; changes nothing."""
+"""What the control API answers: the table of its routes, and what every answer goes through.
+
+``problems`` makes documents of errors, ``access`` lets through what whoever asks may do. A route is a function of
+its context and the request.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Callable
+import asyncio
+import functools
 
 from aiohttp import web
 
-from host_agent.registry import Registry
-
-from . import problems
+from . import access, commands, events, guests, openapi, problems
+from .facade import Context, Facade
+from .inputs import BODY_LIMIT, read_query
 
 
 def make_application(
-    registry: Registry, describe_host: Callable[[], dict[str, Any]], clock: Callable[[], float]
+    facade: Facade, identify: access.Identify = access.identify, keep_alive: float = events.KEEP_ALIVE
 ) -> web.Application:
-    """The application.
+    """The application, to be made inside an event loop. When it shuts down, whoever waits in it waits no longer.
 
-    :param describe_host: what ``/v1/host`` says.
-    :param clock: the clock in which guests tell ages.
+    :param identify: finds out who asks.
+    :param keep_alive: seconds after which a silent stream of events says that it lives.
     """
+    context = Context(facade, identify, asyncio.get_running_loop().create_future(), keep_alive)
 
-    async def host(_request: web.Request) -> web.Response:
-        return web.json_response(describe_host())
+    async def end(_application: web.Application) -> None:
+        if not context.ending.done():
+            context.ending.set_result(None)
 
-    async def guests(_request: web.Request) -> web.Response:
-        now = clock()
-        return web.json_response([each.describe(now) for each in sorted(registry, key=lambda each: each.name)])
-
-    async def guest(request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        found = registry.find(name)
-        if found is None:
-            return problems.problem(problems.NO_SUCH_GUEST, 404, f"no guest is called {name!r}; /v1/guests lists all")
-        return web.json_response(found.describe(clock()))
-
-    application = web.Application(middlewares=[problems.explain])
-    application.add_routes(
-        [
-            web.get("/v1/host", host),
-            web.get("/v1/guests", guests),
-            web.get("/v1/guests/{name}", guest),
-        ]
+    application = web.Application(
+        middlewares=[problems.explain, access.restrict(lambda: facade.roles, identify)], client_max_size=BODY_LIMIT
     )
+    application.on_shutdown.append(end)
+    application.add_routes([define(path, functools.partial(answer, context)) for define, path, answer in _ROUTES])
     return application
+
+
+async def _host(context: Context, request: web.Request) -> web.StreamResponse:
+    """The daemon itself, and who you are to it."""
+    read_query(request, {})
+    peer = await context.identify(request)
+    name = await asyncio.get_running_loop().run_in_executor(None, access.name_of, peer.uid)
+    you = {"user": name, "uid": peer.uid, "role": context.facade.roles.role_of(peer).value}
+    return web.json_response({**context.facade.describe_host(), "you": you})
+
+
+async def _metrics(context: Context, request: web.Request) -> web.StreamResponse:
+    """Metrics as Prometheus reads them."""
+    read_query(request, {})
+    body, content_type = await context.facade.render_metrics()
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+async def _openapi(_context: Context, request: web.Request) -> web.StreamResponse:
+    """This API, described."""
+    read_query(request, {})
+    return web.json_response(openapi.document())
+
+
+_ROUTES = (
+    (web.get, "/v1/host", _host),
+    (web.get, "/v1/guests", guests.tell_all),
+    (web.get, "/v1/guests/{name}", guests.tell_one),
+    (web.post, "/v1/guests/{name}/commands", commands.send),
+    (web.post, "/v1/guests/{name}/refresh", commands.refresh),
+    (web.get, "/v1/events", events.follow),
+    (web.get, "/metrics", _metrics),
+    (web.get, "/openapi.json", _openapi),
+)

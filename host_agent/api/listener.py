@@ -1,7 +1,8 @@
-"""The control socket: made so that nobody else can ever open it, and so that two daemons never fight for it.
+"""The control socket: made so that nobody can open it who should not, and so that two daemons never fight for it.
 
 While it is made the directory is locked: what a dead daemon left behind is replaced, and a live daemon's socket is not
-touched. The file is there with its final permissions from the first moment.
+touched. The file is there with its final permissions from the first moment: those of its owner only, or of everybody where
+the daemon looks at each connection itself.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ PATH_LIMIT = 107
 
 _BACKLOG = 128
 
-#: Every permission but the owner's to read and write.
-_UMASK = 0o177
+#: The file's permissions when only its owner may open it, and when everybody may.
+_PRIVATE, _SHARED = 0o600, 0o666
 
 
 class ControlSocketError(Failure):
@@ -34,20 +35,34 @@ class ControlSocketError(Failure):
 class Listener:
     """The listening socket at *path*.
 
+    :param shared: whether every user may connect.
     :raises ControlSocketError: it can't be made.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, shared: bool = False) -> None:
         self.path = path
+        self._mode = _SHARED if shared else _PRIVATE
         if len(os.fsencode(path)) > PATH_LIMIT:
             raise self._error(f"the path is longer than {PATH_LIMIT} bytes; name a shorter one with --control")
         try:
             self._make_directory()
             with self._locked():
                 self._remove_leftover()
-                self.socket, self._identity = _bind(path)
+                self.socket, self._identity = _bind(path, self._mode)
         except OSError as error:
             raise self._error(f"{error.strerror or error}; name another one with --control") from None
+
+    def share(self, shared: bool) -> None:
+        """Let every user connect from now on, or its owner only.
+
+        :raises ControlSocketError: the permissions can't be changed.
+        """
+        self._mode = _SHARED if shared else _PRIVATE
+        try:
+            if _identity(self.path) == self._identity:
+                os.chmod(self.path, self._mode)
+        except OSError as error:
+            raise self._error(f"{error.strerror or error}; start the daemon again") from None
 
     def close(self) -> None:
         """Close it, and remove the file if it is still ours."""
@@ -59,7 +74,7 @@ class Listener:
     def _make_directory(self) -> None:
         directory = os.path.dirname(self.path)
         is_root = os.geteuid() == 0
-        os.makedirs(directory, mode=0o755 if is_root else 0o700, exist_ok=True)
+        os.makedirs(directory, mode=0o755 if is_root or self._mode == _SHARED else 0o700, exist_ok=True)
         owner = os.stat(directory).st_uid
         if not is_root and owner not in (0, os.geteuid()):
             raise self._error(f"{directory} belongs to another user; name another path with --control")
@@ -90,9 +105,9 @@ class Listener:
         return ControlSocketError(f"control socket {self.path}: {text}")
 
 
-def _bind(path: str) -> tuple[socket.socket, tuple[int, int]]:
+def _bind(path: str, mode: int) -> tuple[socket.socket, tuple[int, int]]:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(_UMASK)
+    umask = os.umask(0o777 & ~mode)
     try:
         listening.bind(path)
         listening.listen(_BACKLOG)

@@ -118,3 +118,44 @@ def test_a_name_that_cannot_be_bound_leaves_nothing_behind(place: Path, monkeypa
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(ControlSocketError, match="Permission denied; name another one with --control"):
         Listener(str(place / "control.sock"))
+
+
+def test_a_socket_for_several_users_is_open_to_all_from_the_first_moment(place: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        listener = Listener(str(place / "control.sock"), shared=True)
+        assert stat.S_IMODE(os.stat(listener.path).st_mode) == 0o666
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    listener.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(("shared", "mode"), [(False, 0o700), (True, 0o755)])
+def test_the_directory_that_an_ordinary_user_has_made_is_as_open_as_the_socket(place: Path, shared: bool, mode: int) -> None:
+    place.chmod(0o777)
+    with another_user():
+        listener = Listener(str(place / "a/control.sock"), shared)
+    assert stat.S_IMODE(os.stat(place / "a").st_mode) == mode
+    listener.close()
+
+
+def test_a_socket_is_opened_to_all_and_closed_to_them_again(place: Path) -> None:
+    listener = Listener(str(place / "control.sock"))
+    for shared, mode in ((True, 0o666), (True, 0o666), (False, 0o600)):
+        listener.share(shared)
+        assert stat.S_IMODE(os.stat(listener.path).st_mode) == mode
+    listener.close()
+
+
+def test_the_permissions_of_a_successor_and_of_nothing_are_left_alone(place: Path) -> None:
+    first = Listener(str(place / "control.sock"))
+    os.rename(first.path, place / "moved")
+    with pytest.raises(ControlSocketError, match="No such file or directory; start the daemon again"):
+        first.share(True)
+    second = Listener(first.path)
+    first.share(True)
+    assert stat.S_IMODE(os.stat(second.path).st_mode) == 0o600
+    first.close()
+    second.close()

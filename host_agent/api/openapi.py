@@ -1,0 +1,342 @@
+"""The control API described, for programs: OpenAPI 3.1.
+
+What stands in a table elsewhere is taken from there: the types of problems, the commands and their arguments, the kinds of
+events.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any, Union
+
+from common import fields, messages
+from common.catalogue import Row
+from host_agent import release
+from host_agent.client.failures import NAMESPACE
+from host_agent.commands import commands
+from host_agent.feed import KINDS, LIMIT
+from host_agent.guest import State
+
+from . import problems
+from .access import Role
+from .commands import DEFAULT_TIMEOUT, TIMEOUTS
+from .events import ID_FORM, LOST, LOST_MEANING
+
+Json = dict[str, Any]
+
+_TEXT: Json = {"type": "string"}
+_MAYBE_TEXT: Json = {"type": ["string", "null"]}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_MAYBE_COUNT: Json = {"type": ["integer", "null"], "minimum": 0}
+_SECONDS: Json = {"type": "number", "minimum": 0}
+_MAYBE_SECONDS: Json = {"type": ["number", "null"], "minimum": 0}
+_BOOLEAN: Json = {"type": "boolean"}
+
+_OF_KIND: dict[fields.Kind, Json] = {
+    fields.TEXT: _TEXT,
+    fields.INTEGER: {"type": "integer"},
+    fields.NATURAL: _COUNT,
+    fields.POSITIVE: {"type": "integer", "minimum": 1},
+    fields.BOOLEAN: _BOOLEAN,
+}
+
+#: What may go wrong with every question.
+_ALWAYS = ("bad-request", "not-allowed", "unexpected")
+
+#: Why a command or a refresh may not be sent.
+_REFUSED = ("no-such-guest", "not-connected", "congested")
+
+
+@functools.lru_cache(maxsize=1)
+def document() -> Json:
+    """The description."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "vmaccord control API",
+            "version": release(),
+            "description": "What vmaccord-host knows of its guests, and what it can have them do; over its control socket.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/", "description": "the control socket, a Unix socket"}],
+        "paths": _paths(),
+        "components": {"schemas": _schemas(), "parameters": {"guest": _GUEST_PARAMETER}},
+    }
+
+
+# ---- Paths ----
+
+_GUEST_PARAMETER: Json = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "the guest's name",
+    "schema": {"type": "string", "minLength": 1},
+}
+_ONE_GUEST: Json = {"$ref": "#/components/parameters/guest"}
+
+
+def _paths() -> Json:
+    return {
+        "/v1/host": {"get": _operation("getHost", "The daemon itself, and who you are to it", _json(_ref("Host")))},
+        "/v1/guests": {
+            "get": _operation(
+                "listGuests",
+                "All guests, by name",
+                _json({"type": "array", "items": _ref("Guest")}),
+                parameters=[_query("facts", "`no`: without facts and counters", {"enum": ["yes", "no"], "default": "yes"})],
+            )
+        },
+        "/v1/guests/{name}": {
+            "parameters": [_ONE_GUEST],
+            "get": _operation("getGuest", "One guest", _json(_ref("Guest")), wrong=["no-such-guest"]),
+        },
+        "/v1/guests/{name}/commands": {"parameters": [_ONE_GUEST], "post": _send()},
+        "/v1/guests/{name}/refresh": {
+            "parameters": [_ONE_GUEST],
+            "post": _operation(
+                "refreshGuest",
+                "Ask a guest to say everything again",
+                _json(_ref("Refreshed")),
+                wrong=[*_REFUSED],
+            ),
+        },
+        "/v1/events": {"get": _follow()},
+        "/metrics": {
+            "get": _operation("getMetrics", "Metrics as Prometheus reads them", {"text/plain": {"schema": _TEXT}}),
+        },
+        "/openapi.json": {"get": _operation("getDescription", "This description", _json({"type": "object"}))},
+    }
+
+
+def _send() -> Json:
+    wrong = ["no-such-command", "version-too-low", "disabled", "too-large", "invalid-arguments"]
+    operation = _operation(
+        "sendCommand",
+        "Send a command to a guest, and wait for its completion where it has one",
+        _json(_ref("Outcome")),
+        wrong=[*_REFUSED, *wrong, "unresponsive", "busy", "stopping", "timed-out"],
+    )
+    return {**operation, "requestBody": {"required": True, "content": _json(_ref("Command"))}}
+
+
+def _follow() -> Json:
+    told = "\n".join(f"- `{kind}`: {meaning}" for kind, meaning in KINDS.items())
+    lost = f"- `{LOST}`: {LOST_MEANING}"
+    operation = _operation(
+        "followEvents",
+        "What happens, as server-sent events",
+        {"text/event-stream": {"schema": _TEXT}},
+        parameters=[
+            _query("guest", "only what happens to the guest of this name", _TEXT),
+            _query("recent", "begin with so many of the latest events", {**_COUNT, "maximum": LIMIT, "default": 0}),
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "description": "begin behind the event with this id",
+                "schema": {"type": "string", "pattern": f"^{ID_FORM.pattern}$"},
+            },
+        ],
+    )
+    description = (
+        "The data of an event is a JSON object with `at`, in seconds since the epoch, `guest` and the details of its kind."
+        f" A comment says that there is nothing more to tell for now. Kinds of events:\n\n{told}\n{lost}"
+    )
+    return {**operation, "description": description}
+
+
+def _operation(name: str, summary: str, content: Json, parameters: Iterable[Json] = (), wrong: Iterable[str] = ()) -> Json:
+    answered = {"200": {"description": summary, "content": content}}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": list(parameters),
+        "responses": {**answered, **_problem_responses([*_ALWAYS, *wrong])},
+    }
+
+
+def _problem_responses(kinds: Iterable[str]) -> Json:
+    """An answer for each status that problems of *kinds* have."""
+    by_status: dict[int, list[str]] = {}
+    for kind in kinds:
+        by_status.setdefault(problems.TYPES[kind].status, []).append(kind)
+    return {str(status): _problem_response(by_status[status]) for status in sorted(by_status)}
+
+
+def _problem_response(kinds: Iterable[str]) -> Json:
+    one_of = [_ref(_problem_name(kind)) for kind in kinds]
+    return {
+        "description": "; or ".join(problems.TYPES[kind].meaning for kind in kinds),
+        "content": {problems.CONTENT_TYPE: {"schema": one_of[0] if len(one_of) == 1 else {"oneOf": one_of}}},
+    }
+
+
+def _query(name: str, description: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _json(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+# ---- Schemas ----
+
+
+def _schemas() -> Json:
+    return {
+        "Host": _HOST,
+        "Guest": _GUEST,
+        "Command": {"oneOf": [_ref(_command_name(row)) for row in commands()]},
+        **{_command_name(row): _command(row) for row in commands()},
+        "Outcome": _OUTCOME,
+        "Refreshed": _object({"guest": _TEXT, "agreed": _COUNT}),
+        **{_problem_name(kind): _problem(kind) for kind in problems.TYPES},
+    }
+
+
+def _object(members: Json, optional: Iterable[str] = ()) -> Json:
+    return {"type": "object", "properties": members, "required": [name for name in members if name not in set(optional)]}
+
+
+_HOST = _object(
+    {
+        "version": {**_TEXT, "description": "of the product"},
+        "host_id": {**_TEXT, "description": "the identity of this run of the daemon"},
+        "started_s": {**_SECONDS, "description": "how long it runs"},
+        "api": _object({"supported": _MAYBE_COUNT, "versions": {"type": "array", "items": _COUNT}}),
+        "directories": {"type": "array", "items": _TEXT},
+        "libvirt": {
+            "type": "array",
+            "items": _object({"uri": _TEXT, "connected": _BOOLEAN, "error": _MAYBE_TEXT}),
+        },
+        "fixed": {"type": "object", "additionalProperties": _TEXT, "description": "ports that are configured, by guest"},
+        "guests": {**_COUNT, "description": "how many there are"},
+        "descriptors": _object({"limit": _COUNT, "used": _COUNT}, optional=["used"]),
+        "state": {**_object({"path": _TEXT, "failing": _BOOLEAN}), "type": ["object", "null"]},
+        "you": _object({"user": _MAYBE_TEXT, "uid": _COUNT, "role": {"enum": [Role.OPERATOR.value, Role.VIEWER.value]}}),
+    }
+)
+
+_GUEST = _object(
+    {
+        "name": _TEXT,
+        "uuid": _MAYBE_TEXT,
+        "channel": _object(
+            {
+                "path": _MAYBE_TEXT,
+                "state": {"enum": [state.value for state in State]},
+                "since_s": _SECONDS,
+                "throttled": {**_BOOLEAN, "description": "it sends too much, and is read from slowly"},
+            }
+        ),
+        "api": _object(
+            {
+                "agreed": _MAYBE_COUNT,
+                "supported": _MAYBE_COUNT,
+                "advertised": _MAYBE_COUNT,
+                "in_use": _MAYBE_COUNT,
+                "changes": _COUNT,
+                "last_reason": _MAYBE_TEXT,
+                "last_change_s": _MAYBE_SECONDS,
+            }
+        ),
+        "heard_s": _MAYBE_SECONDS,
+        "commands": {
+            "type": "array",
+            "description": "those whose completion is awaited",
+            "items": _object({"reply_id": _TEXT, "name": _TEXT, "sent_s": _SECONDS, "left_s": _SECONDS}),
+        },
+        "history": {
+            "type": "array",
+            "description": "changes of the agreed version, the newest first",
+            "items": _object({"old": _COUNT, "new": _COUNT, "reason": _TEXT, "ago_s": _SECONDS}),
+        },
+        "facts": {
+            "type": "object",
+            "description": "what the guest said last, by the message's name",
+            "additionalProperties": _object({"age_s": _SECONDS, "value": {"type": "object"}}),
+        },
+        "counters": {"type": "object"},
+    },
+    optional=["facts", "counters"],
+)
+
+_OUTCOME = _object(
+    {
+        "guest": _TEXT,
+        "name": _TEXT,
+        "agreed": _COUNT,
+        "reply_id": {**_MAYBE_TEXT, "description": "`null`: the command has no completion"},
+        "completion": {
+            **_object({"done": _BOOLEAN}),
+            "type": ["object", "null"],
+            "additionalProperties": True,
+            "description": "what the guest answered, with whatever else it says; `null`: nothing is waited for",
+        },
+        "round_trip_s": _MAYBE_SECONDS,
+    }
+)
+
+
+def _command_name(row: Row) -> str:
+    return f"Command-{row.name}"
+
+
+def _command(row: Row) -> Json:
+    arguments = _arguments(row)
+    shortest, longest = TIMEOUTS
+    members = {
+        "name": {"const": row.name},
+        "arguments": arguments,
+        "timeout": {
+            "type": "number",
+            "minimum": shortest,
+            "maximum": longest,
+            "default": DEFAULT_TIMEOUT,
+            "description": "seconds within which the completion must come",
+        },
+        "wait": {**_BOOLEAN, "default": True, "description": "wait for the completion"},
+    }
+    return {
+        **_object(members, optional=["timeout", "wait", *([] if arguments["required"] else ["arguments"])]),
+        "additionalProperties": False,
+        "description": f"{row.message_class.__doc__} Needs API version {row.since}.",
+    }
+
+
+def _arguments(row: Row) -> Json:
+    # The reply id is given by the daemon.
+    declared = [each for each in messages.declared(row.message_class) if each.wire != "reply_id"]
+    named = [each for each in declared if isinstance(each, fields.Argument)]
+    members = {each.wire: _value(each) for each in named}
+    return {
+        **_object(members, optional=[each.wire for each in named if not each.required]),
+        "additionalProperties": len(named) < len(declared),
+    }
+
+
+def _value(argument: Union[fields.Argument, fields.Rest]) -> Json:
+    words = re.findall(r"`([^`]*)`", argument.kind.label)
+    return {"enum": words} if words else _OF_KIND[argument.kind]
+
+
+def _problem_name(kind: str) -> str:
+    return f"Problem-{kind}"
+
+
+def _problem(kind: str) -> Json:
+    found = problems.TYPES[kind]
+    members = {
+        "type": {"const": NAMESPACE + kind},
+        "title": {"const": found.title},
+        "status": {"const": found.status},
+        "detail": {**_TEXT, "description": "one sentence for people that says what to do next"},
+        **{name: {"description": meaning} for name, meaning in found.members.items()},
+    }
+    return {**_object(members, optional=found.members), "description": found.meaning}

@@ -1,0 +1,225 @@
+"""What the tests of the control API are made of: a daemon without a daemon, guests that answer, and clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from common import events, messages
+from common.session import GuestSession, HostSession
+from common.versions import Version
+from host_agent.api.access import Peer, Roles
+from host_agent.api.application import make_application
+from host_agent.api.listener import Listener
+from host_agent.api.server import Server
+from host_agent.budget import Limits
+from host_agent.commands import Commands
+from host_agent.feed import Feed
+from host_agent.guest import Guest, Shared
+from host_agent.meter import Meter
+from host_agent.registry import Registry
+from tests.host_agent.parts import PATIENCE
+
+RUN = "0123456789abcdef"
+
+PROBLEM = "application/problem+json"
+
+
+class Daemon:
+    """What the control API asks for, without discovery, channels and files."""
+
+    def __init__(self, roles: Optional[Roles] = None, kept: int = 1000) -> None:
+        loop = asyncio.get_running_loop()
+        self.clock = loop.time
+        self.roles = roles or Roles()
+        self.feed = Feed(RUN, limit=kept)
+        meter = Meter()
+        self.commands = Commands(loop, RUN, meter, self.feed)
+        self._shared = Shared(meter, self.feed, Limits(), completed=self.commands.completed)
+        self.registry = Registry(self._make_guest, 3600.0)
+
+    def _make_guest(self, name: str) -> Guest:
+        return Guest(name, HostSession(Version.V3, RUN), self.clock(), self._shared)
+
+    def describe_host(self) -> dict[str, Any]:
+        return {
+            "version": "1",
+            "host_id": RUN,
+            "started_s": 1.5,
+            "api": {"supported": 3, "versions": [0, 1, 2, 3]},
+            "directories": ["/nowhere"],
+            "libvirt": [{"uri": "qemu:///system", "connected": False, "error": "nobody answers"}],
+            "fixed": {},
+            "guests": len(self.registry),
+            "descriptors": {"limit": 1024},
+            "state": None,
+        }
+
+    async def render_metrics(self) -> tuple[bytes, str]:
+        return b"# HELP vmaccord_guests Guests.\n", "text/plain; version=0.0.4"
+
+
+class Port:
+    """The guest called *name*, and an agent of *version* that talks to it over a channel of no bytes lost.
+
+    :ivar answers: whether it completes lifecycle events.
+    """
+
+    def __init__(self, daemon: Daemon, name: str, version: Version = Version.V3) -> None:
+        self.guest = daemon.registry.arrived(name)
+        self.answers = True
+        self.asked: list[messages.Message] = []
+        self._clock = daemon.clock
+        self._loop = asyncio.get_running_loop()
+        self._agent = GuestSession(version, "agent-1")
+        self._agent.opened(self._clock())
+        self.guest.found("/nowhere", self._clock())
+        self.guest.connected(self._clock(), self._flush)
+        self._flush()
+
+    def complete(self, command: messages.Message) -> None:
+        """Answer *command*."""
+        assert isinstance(command, messages.LifecycleEvent)
+        assert command.reply_id is not None
+        self._agent.send(messages.Completion(command.reply_id, True, {"output": "\x1b[31m<b>ü"}))
+        self._flush()
+
+    def vanish(self) -> None:
+        """Close the channel."""
+        self.guest.disconnected("it was closed", self._clock())
+
+    def _flush(self) -> None:
+        self._loop.call_soon(self._exchange)
+
+    def _exchange(self) -> None:
+        """Carry bytes in both directions until there are none."""
+        now = self._clock()
+        while True:
+            out = self.guest.session.data_to_send()
+            self._agent.receive_data(out, now)
+            for event in self._agent.events():
+                self._react(event)
+            back = self._agent.data_to_send()
+            self.guest.session.receive_data(back, now)
+            self.guest.absorb(self.guest.session.events(), now)
+            if not out and not back:
+                return
+
+    def _react(self, event: events.Event) -> None:
+        if isinstance(event, events.HeartbeatWanted):
+            self._agent.send_heartbeat(None, None)
+        elif isinstance(event, events.FactsWanted):
+            self._agent.send(messages.HostName("web.example.org"))
+        elif isinstance(event, events.MessageReceived):
+            self.asked.append(event.message)
+            if self.answers and isinstance(event.message, messages.LifecycleEvent):
+                self.complete(event.message)
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    type: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def problem(self) -> str:
+        """The last part of the problem's type."""
+        assert self.type == PROBLEM, self
+        document = self.json
+        assert document["status"] == self.status
+        assert set(document) >= {"type", "title", "status", "detail"}
+        return str(document["type"]).removeprefix("about:vmaccord/")
+
+
+class Served:
+    """A control API that is served on a Unix socket."""
+
+    def __init__(self, daemon: Daemon, listener: Listener, server: Server) -> None:
+        self.daemon = daemon
+        self.control = listener.path
+        self.server = server
+
+    async def ask(
+        self, path: str, method: str = "GET", body: Optional[object] = None, headers: Optional[Mapping[str, str]] = None
+    ) -> Answer:
+        """Ask once, over a connection of its own; a body that is no bytes is sent as JSON."""
+        headers = dict(headers or {})
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            headers.setdefault("Content-Type", "application/json")
+        return await asyncio.get_running_loop().run_in_executor(
+            None, ask_blocking, self.control, path, method, body, headers
+        )
+
+    async def command(self, guest: str = "web", **body: Any) -> Answer:
+        """Send a command."""
+        return await self.ask(f"/v1/guests/{guest}/commands", "POST", body)
+
+    async def connect(self, path: str, headers: str = "") -> Connection:
+        """Begin to ask, and read the answer piece by piece."""
+        reader, writer = await asyncio.open_unix_connection(self.control, limit=2**20)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+        return Connection(reader, writer)
+
+
+class Connection:
+    """A client that reads an answer as it comes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def until(self, text: str) -> str:
+        """What came up to and with *text*."""
+        return (await asyncio.wait_for(self.reader.readuntil(text.encode()), PATIENCE)).decode()
+
+    async def rest(self) -> str:
+        """What came up to the end of the connection."""
+        return (await asyncio.wait_for(self.reader.read(), PATIENCE)).decode()
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+def ask_blocking(control: str, path: str, method: str, body: Optional[bytes], headers: Mapping[str, str]) -> Answer:
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    with contextlib.closing(connection):
+        connection.sock.settimeout(PATIENCE)
+        connection.sock.connect(control)
+        connection.request(method, path, body, dict(headers))
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.headers.get_content_type(), dict(answer.headers), answer.read())
+
+
+@contextlib.asynccontextmanager
+async def served(place: Path, daemon: Daemon, keep_alive: float = 15.0, **changes: Any) -> AsyncIterator[Served]:
+    """The control API of *daemon* on a socket in *place*."""
+    listener = Listener(str(place / "control.sock"), shared=daemon.roles.shared)
+    server = Server(make_application(daemon, keep_alive=keep_alive, **changes), listener.socket)
+    await server.start()
+    try:
+        yield Served(daemon, listener, server)
+    finally:
+        await server.close()
+        listener.close()
+
+
+async def as_root(_request: object) -> Peer:
+    """Everybody is root."""
+    return Peer(0, frozenset({0}))
