@@ -24,6 +24,14 @@ class Exit(statuses.Status):
     STATE_FILE = 7, "the state file can't be where the configuration says"
     NO_INOTIFY = 8, "the kernel gives no inotify instance to watch directories with"
     DEMO_FAILED = 9, "the demonstration did not come out as it should"
+    REFUSED_BY_VERSION = 10, "a command needs a newer API version than was agreed with the guest"
+    REFUSED_BY_CAPABILITY = 11, "a command is turned off in the guest"
+    UNRESPONSIVE = 12, "the guest is not connected, is silent, does not read, or has too much to do"
+    TIMED_OUT = 13, "the guest did not answer a command in time"
+    GUEST_FAILED = 14, "the guest answered that it could not do what a command asks for"
+    NOT_ALLOWED = 15, "the daemon does not let this user do that"
+    TROUBLE = 16, "the doctor found something that keeps guests or the daemon from working"
+    SEVERAL = 17, "of many guests: a command came out well in some only, or badly in different ways"
 
 
 class Failure(Exception):

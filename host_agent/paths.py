@@ -9,6 +9,9 @@ from typing import Optional
 #: As whom the packages' service runs the daemon.
 SERVICE_USER = "vmaccord"
 
+#: Where the service has its control socket, and a daemon that root started.
+SERVICE_CONTROL = "/run/vmaccord/control.sock"
+
 
 def default_control() -> str:
     """Where the control socket of a daemon of this user is made, unless it was told otherwise."""
@@ -20,7 +23,7 @@ def control_places() -> tuple[str, ...]:
     """Every place where a daemon of this user may have it by default: that depends on the environment it was started in."""
     user = os.geteuid()
     if user == 0:
-        return ("/run/vmaccord/control.sock",)
+        return (SERVICE_CONTROL,)
     import tempfile  # slow to import, and root does without
 
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}"
@@ -28,6 +31,11 @@ def control_places() -> tuple[str, ...]:
         os.path.join(runtime, "vmaccord", "control.sock"),
         os.path.join(tempfile.gettempdir(), f"vmaccord-{user}", "control.sock"),
     )
+
+
+def places_to_look() -> tuple[str, ...]:
+    """Every place where this user finds a daemon by default: one of its own, else the service, which may let it in."""
+    return tuple(dict.fromkeys((*control_places(), SERVICE_CONTROL)))
 
 
 def service_user() -> Optional[int]:

@@ -41,6 +41,13 @@ def test_a_user_looks_at_the_places_of_every_environment(monkeypatch: pytest.Mon
     assert paths.default_control() in paths.control_places()
 
 
+def test_a_user_also_finds_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert paths.places_to_look() == (*paths.control_places(), "/run/vmaccord/control.sock")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert paths.places_to_look() == ("/run/vmaccord/control.sock",)
+
+
 def test_the_services_user_is_known_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "SERVICE_USER", "root")
     assert paths.service_user() == 0

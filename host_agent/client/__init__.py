@@ -1,0 +1,252 @@
+"""The control API from the outside: one blocking client, which the operator's commands stand on and other programs may use.
+
+::
+
+    from host_agent.client import Client, VersionTooLow
+
+    client = Client()
+    for guest in client.guests(facts=False):
+        print(guest["name"], guest["api"]["agreed"])
+    try:
+        answer = client.send("web-1", "lifecycle-event", {"type": "before_migration"}, timeout=10)
+    except VersionTooLow as refused:
+        print(refused, refused.upgrade)
+
+Descriptions are the JSON of the control API as it is. Whatever goes wrong is a ``ClientError``: see ``failures``.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Optional
+
+from host_agent import paths
+from host_agent.text import printable
+
+from .failures import (
+    Busy,
+    ClientError,
+    CommandRefused,
+    Congested,
+    DaemonUnreachable,
+    Disabled,
+    InvalidArguments,
+    NoSuchCommand,
+    NoSuchGuest,
+    NotAllowed,
+    NotConnected,
+    Problem,
+    Stopping,
+    TimedOut,
+    UnexpectedAnswer,
+    Unresponsive,
+    VersionTooLow,
+)
+from .following import Event, Events
+from .transport import Transport, no_daemon
+
+__all__ = [
+    "Answer",
+    "Busy",
+    "Client",
+    "ClientError",
+    "CommandRefused",
+    "Congested",
+    "DaemonUnreachable",
+    "Disabled",
+    "Event",
+    "Events",
+    "InvalidArguments",
+    "NoSuchCommand",
+    "NoSuchGuest",
+    "NotAllowed",
+    "NotConnected",
+    "Problem",
+    "Stopping",
+    "TimedOut",
+    "UnexpectedAnswer",
+    "Unresponsive",
+    "VersionTooLow",
+    "find_control",
+]
+
+#: An answer that takes longer than this, in seconds, does not come.
+TIMEOUT = 10.0
+
+#: How long a command may wait for its completion unless something else is said, in seconds.
+COMMAND_TIMEOUT = 30.0
+
+#: A daemon that went away while its events are followed is waited for this long, in seconds.
+PATIENCE = 60.0
+
+
+class Answer(NamedTuple):
+    """What became of a command.
+
+    :ivar guest: the guest's name.
+    :ivar name: the command's name.
+    :ivar agreed: the API version at which it was sent.
+    :ivar reply_id: by this the guest's completion refers to it; None: it has no completion.
+    :ivar completion: what the guest answered, with ``done`` and whatever else it says; None: nothing was waited for.
+    :ivar round_trip_s: seconds from the command to its completion.
+    """
+
+    guest: str
+    name: str
+    agreed: int
+    reply_id: Optional[str]
+    completion: Optional[dict[str, Any]]
+    round_trip_s: Optional[float]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the guest says that it could not do it."""
+        return self.completion is not None and self.completion.get("done") is not True
+
+
+def find_control() -> str:
+    """The control socket of the daemon of this user, in whatever environment that was started; else that of the service.
+
+    :raises DaemonUnreachable: there is none at any place where it is by default.
+    """
+    places = paths.places_to_look()
+    for place in places:
+        if is_trusted_socket(place):
+            return place
+    raise DaemonUnreachable(no_daemon(" or ".join(map(printable, places))))
+
+
+class Client:
+    """Asks the daemon whose control socket is *control*; each method may be called from any thread.
+
+    Every method raises DaemonUnreachable or UnexpectedAnswer where there is no answer, and NotAllowed where this user may
+    not ask.
+
+    :param control: the path; None: where a daemon of this user has it by default.
+    :param timeout: seconds after which an answer does not come; the time for which a command may wait is added.
+    :raises DaemonUnreachable: there is no socket at any default path.
+    """
+
+    def __init__(self, control: Optional[str] = None, timeout: float = TIMEOUT) -> None:
+        self._transport = Transport(find_control() if control is None else control, timeout)
+
+    @property
+    def control(self) -> str:
+        """The path of the control socket."""
+        return self._transport.control
+
+    # ---- Looking ----
+
+    def host(self) -> dict[str, Any]:
+        """The daemon itself, and who you are to it."""
+        return self._object(self._transport.ask("GET", "/v1/host"))
+
+    def guests(self, facts: bool = True) -> list[dict[str, Any]]:
+        """All guests, by name.
+
+        :param facts: with facts and counters, which are most of what is known of a guest.
+        """
+        document = self._transport.ask("GET", "/v1/guests" if facts else "/v1/guests?facts=no")
+        if isinstance(document, list):
+            return [self._object(each) for each in document]
+        raise self._transport.unexpected("the answer has another form than expected")
+
+    def guest(self, name: str) -> dict[str, Any]:
+        """One guest.
+
+        :raises NoSuchGuest: the daemon knows none of that name.
+        """
+        return self._object(self._transport.ask("GET", _path_of(name)))
+
+    def metrics(self) -> str:
+        """Metrics as Prometheus reads them."""
+        return self._transport.fetch("GET", "/metrics").decode("utf-8", "replace")
+
+    def openapi(self) -> dict[str, Any]:
+        """The control API's description of itself, by OpenAPI."""
+        return self._object(self._transport.ask("GET", "/openapi.json"))
+
+    # ---- Commanding ----
+
+    def send(
+        self,
+        name: str,
+        command: str,
+        arguments: Optional[Mapping[str, Any]] = None,
+        timeout: float = COMMAND_TIMEOUT,
+        wait: bool = True,
+    ) -> Answer:
+        """Send *command* to the guest called *name*, and wait for its completion where it has one.
+
+        That the guest could not do it is no error: see ``Answer.failed``.
+
+        :param arguments: by their names on the wire, as JSON has them.
+        :param timeout: seconds within which the completion must come, from 0.1 to 3600.
+        :param wait: whether to wait for the completion.
+        :raises NoSuchGuest: the daemon knows none of that name.
+        :raises CommandRefused: it was not sent; the class says why: VersionTooLow, Disabled, Unresponsive, …
+        :raises TimedOut: it was sent, and the completion did not come in time.
+        """
+        wanted = {"name": command, "arguments": dict(arguments or {}), "timeout": timeout, "wait": wait}
+        document = self._object(self._transport.ask("POST", _path_of(name) + "/commands", wanted, wait=timeout))
+        try:
+            return Answer(*(document[field] for field in Answer._fields))
+        except KeyError as missing:
+            raise self._transport.unexpected(f"the answer lacks {missing}") from None
+
+    def refresh(self, name: str) -> dict[str, Any]:
+        """Ask the guest called *name* to say everything again, and to agree on a version anew.
+
+        :returns: the guest's name, and the version that was agreed when it was asked.
+        :raises NoSuchGuest: the daemon knows none of that name.
+        :raises Unresponsive: there is no channel to it, or it does not read.
+        """
+        return self._object(self._transport.ask("POST", _path_of(name) + "/refresh", {}))
+
+    # ---- Following ----
+
+    def events(
+        self,
+        follow: bool = True,
+        last_id: Optional[str] = None,
+        guest: Optional[str] = None,
+        recent: Optional[int] = None,
+        patience: float = PATIENCE,
+    ) -> Events:
+        """What happens, as an iterator; see ``Events``.
+
+        :param follow: go on with what happens from now on; else end when all is told that has happened.
+        :param last_id: begin behind the event with this id.
+        :param guest: only what happens to the guest of this name.
+        :param recent: without *last_id*: begin with so many of the latest events.
+        :param patience: seconds for which a daemon that went away is waited for.
+        """
+        return Events(self._transport, follow=follow, last_id=last_id, guest=guest, recent=recent, patience=patience)
+
+    def _object(self, document: Any) -> dict[str, Any]:
+        if isinstance(document, dict):
+            return document
+        raise self._transport.unexpected("the answer has another form than expected")
+
+
+def is_trusted_socket(path: str) -> bool:
+    """Whether a socket of this user or the service's is at *path*: where all may write anybody could have made another."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISSOCK(status.st_mode) and status.st_uid in {0, os.geteuid(), paths.service_user()}
+
+
+def _path_of(guest: str) -> str:
+    """Where the guest of that name is.
+
+    :raises NoSuchGuest: none can have that name.
+    """
+    if not guest or "/" in guest or "\0" in guest:
+        raise NoSuchGuest(f"no guest is called {guest!r}: 'vmaccord list' shows all")
+    # A step of dots alone would be taken for the step upwards.
+    return "/v1/guests/" + urllib.parse.quote(guest, safe="", errors="surrogateescape").replace(".", "%2E")

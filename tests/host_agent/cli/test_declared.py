@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+import host_agent
+from host_agent import cli, paths
+from host_agent.cli import declared, looking
+from host_agent.exits import Exit
+from tests.host_agent.operators import FakeDaemon, described, problem
+from tests.host_agent.parts import ROOT
+
+LIFECYCLE = ["lifecycle-event", "type=before_migration"]
+
+
+@pytest.fixture(autouse=True)
+def somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine is asked."""
+    monkeypatch.setenv("VMACCORD_CONTROL", "/nonexistent/control.sock")
+
+
+@pytest.fixture
+def daemon(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaemon]:
+    with FakeDaemon(place / "control.sock", described("web-1"), described("db")) as running:
+        monkeypatch.setenv("VMACCORD_CONTROL", running.path)
+        yield running
+
+
+# ---- What each sub-command does ----
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["show", "web-1"],
+        ["events"],
+        ["events", "--guest", "web-1", "--recent", "5"],
+        ["messages"],
+        ["messages", "--guest", "web-1"],
+        ["send", "web-1", *LIFECYCLE],
+        ["send", "--timeout", "2", "--no-wait", "web-1", *LIFECYCLE],
+        ["send", "--all", *LIFECYCLE],
+        ["refresh", "web-1"],
+        ["refresh", "--all"],
+        ["doctor"],
+        ["doctor", "web-1"],
+    ],
+)
+def test_each_command_prints_text_or_json(
+    daemon: FakeDaemon, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.tell("state", guest="web-1", state="responsive")
+    assert cli.main(arguments) == Exit.OK
+    text, said = capsys.readouterr()
+    assert text
+    assert said == ""
+    assert cli.main([*arguments, "--json"]) == Exit.OK
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_what_is_said_on_the_command_line_reaches_the_daemon(daemon: FakeDaemon) -> None:
+    assert cli.main(["send", "db", *LIFECYCLE, "failure:=true", "--timeout", "2.5", "--no-wait"]) == Exit.OK
+    arguments = {"type": "before_migration", "failure": True}
+    body = {"name": "lifecycle-event", "arguments": arguments, "timeout": 2.5, "wait": False}
+    assert daemon.asked == [("POST", "/v1/guests/db/commands", body)]
+
+
+def test_guests_are_watched(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from host_agent.cli import watch
+
+    def interrupt(seconds: float) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "PERIOD", 0.0)
+    monkeypatch.setattr(watch, "time", types.SimpleNamespace(monotonic=lambda: 0.0, sleep=interrupt))
+    assert cli.main(["watch"]) == Exit.OK
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["web-1", "db"]
+    assert cli.main(["watch", "--json"]) == Exit.OK
+    assert [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()] == ["web-1", "db"]
+
+
+def test_the_demo_decides_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = types.ModuleType("host_agent.demo")
+    demo.play = lambda: 7  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "host_agent.demo", demo)
+    monkeypatch.setattr(host_agent, "demo", demo, raising=False)
+    assert cli.main(["demo"]) == 7
+
+
+def test_the_demo_on_a_vm_without_what_it_needs_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in [name for name in sys.modules if name.startswith(("qemu", "host_agent.demo"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "qemu", None)
+    assert cli.main(["demo", "--vm"]) == Exit.UNEXPECTED
+    assert capsys.readouterr().err.endswith("needs qemu: pip install 'vmaccord[vm]'\n")
+
+
+# ---- Exit statuses ----
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("version-too-low", Exit.REFUSED_BY_VERSION),
+        ("disabled", Exit.REFUSED_BY_CAPABILITY),
+        ("unresponsive", Exit.UNRESPONSIVE),
+        ("not-connected", Exit.UNRESPONSIVE),
+        ("timed-out", Exit.TIMED_OUT),
+        ("not-allowed", Exit.NOT_ALLOWED),
+        ("no-such-guest", Exit.NO_SUCH_GUEST),
+        ("invalid-arguments", Exit.USAGE),
+        ("stopping", Exit.UNREACHABLE),
+        ("unexpected", Exit.UNEXPECTED),
+    ],
+)
+def test_each_refusal_has_a_status_and_is_one_sentence(
+    daemon: FakeDaemon, kind: str, status: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["web-1/commands"] = problem(kind, 409, "what to do\x1b")
+    assert cli.main(["send", "web-1", *LIFECYCLE]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "what to do\\x1b" in err
+
+
+def test_a_guest_that_could_not_do_it_has_a_status(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = {"guest": "web-1", "name": "x", "agreed": 3, "reply_id": "1", "round_trip_s": 1.0}
+    daemon.answers["web-1/commands"] = (200, {**answer, "completion": {"done": False, "reason": "disk full"}})
+    assert cli.main(["send", "web-1", *LIFECYCLE]) == Exit.GUEST_FAILED
+    assert capsys.readouterr() == ("", "vmaccord: web-1: lifecycle-event failed: disk full\n")
+
+
+def test_many_guests_have_one_status(daemon: FakeDaemon) -> None:
+    daemon.answers["web-1/commands"] = daemon.answers["db/commands"] = problem("timed-out", 504, "no answer")
+    assert cli.main(["send", "--all", *LIFECYCLE]) == Exit.TIMED_OUT
+    del daemon.answers["db/commands"]
+    assert cli.main(["send", "--all", *LIFECYCLE]) == Exit.SEVERAL
+    daemon.answers["web-1/refresh"] = problem("not-connected", 503, "no")
+    assert cli.main(["refresh", "--all"]) == Exit.SEVERAL
+
+
+def test_trouble_has_a_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == Exit.TROUBLE
+    assert capsys.readouterr().out.startswith("trouble  no daemon runs: nothing is at /nonexistent/control.sock")
+
+
+def test_an_unknown_guest_is_one_sentence(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "other"]) == Exit.NO_SUCH_GUEST
+    assert capsys.readouterr() == ("", "vmaccord: no guest is called 'other'\n")
+    assert cli.main(["show", "--", "-x"]) == Exit.NO_SUCH_GUEST
+
+
+def test_a_daemon_that_does_not_run_is_one_sentence(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--control", str(place / "none"), "list"]) == Exit.UNREACHABLE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"vmaccord: no daemon at {place}/none (No such file or directory): start vmaccord-host")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["lisst"],
+        ["show"],
+        ["list", "--yaml"],
+        ["list", "x"],
+        ["--control"],
+        ["--control", "", "list"],
+        ["send"],
+        ["send", "web-1"],
+        ["send", "--all"],
+        ["send", "web-1", "echo", "--timeout", "0"],
+        ["send", "web-1", "echo", "--timeout", "nan"],
+        ["refresh"],
+        ["refresh", "web-1", "--all"],
+        ["events", "--recent", "-1"],
+        ["completion", "tcsh"],
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("vmaccord: ")
+    assert err.endswith("See vmaccord --help.\n")
+    assert err.count("\n") == 1
+
+
+def test_wrong_arguments_of_a_command_are_one_sentence(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["send", "web-1", "login", "username=eve", "password=geheim"]) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("vmaccord: login: password may not stand on the command line")
+    assert "geheim" not in err
+    assert daemon.asked == []
+
+
+def test_an_unexpected_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(declared, "_client", lambda control: 1 / 0)
+    assert cli.main(["list"]) == Exit.UNEXPECTED
+    assert capsys.readouterr().err.startswith("vmaccord: unexpected error, please report it: ZeroDivisionError")
+
+
+def test_an_interrupt_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(control: str) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(declared, "_client", interrupt)
+    assert cli.main(["list"]) == Exit.UNEXPECTED
+    assert capsys.readouterr().err.strip() == "vmaccord: interrupted"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert cli.main(["list"]) == Exit.UNEXPECTED
+
+
+# ---- Around it ----
+
+
+def test_the_control_socket_is_said_by_option_environment_or_default(
+    daemon: FakeDaemon, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VMACCORD_CONTROL", str(place / "none"))
+    assert cli.main(["list"]) == Exit.UNREACHABLE
+    assert cli.main(["--control", daemon.path, "list"]) == Exit.OK
+    monkeypatch.delenv("VMACCORD_CONTROL")
+    monkeypatch.setattr(paths, "places_to_look", lambda: [str(place / "none"), daemon.path])
+    assert cli.main(["list"]) == Exit.OK
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == Exit.OK
+    assert capsys.readouterr().out == f"vmaccord {host_agent.release()}\n"
+
+
+def test_help_lists_the_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == Exit.OK
+    out = capsys.readouterr().out
+    assert all(f"{status.value}  {status.meaning}" in out for status in Exit)
+
+
+@pytest.mark.parametrize("name", declared.program.commands)
+def test_every_command_has_help_and_a_line_that_fits(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == Exit.OK
+    assert declared.program.commands[name].get_short_help_str(60).endswith(".")
+    assert "..." not in declared.program.commands[name].get_short_help_str(60)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["send", "--help"], ["completion", "bash"]])
+def test_what_asks_nobody_imports_neither_rich_nor_http(arguments: list[str]) -> None:
+    text = "import sys; from host_agent import cli; cli.main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", text, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"rich", "http.client", "aiohttp", "asyncio"} & set(ran.stderr.split())
+
+
+def test_into_an_ascii_pipe_everything_can_be_printed(daemon: FakeDaemon) -> None:
+    daemon.guests = [{**described("bücher"), "history": [{"old": 0, "new": 3, "reason": "x", "ago_s": 1.0}]}]
+    ran = subprocess.run(
+        [sys.executable, "-m", "host_agent.cli", "show", "bücher"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    assert ran.stdout.decode("ascii").startswith("b\\xfccher\n")
+
+
+def test_every_command_that_prints_can_print_json() -> None:
+    silent = {"completion", "demo"}
+    for name, command in declared.program.commands.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert ("--json" in options) is (name not in silent), name
+
+
+def test_the_documentation_has_every_command_and_every_status() -> None:
+    page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `vmaccord ([a-z]+)", page, re.MULTILINE)
+    assert sorted(set(documented)) == sorted(declared.program.commands)
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE)
+    assert rows == [(str(status.value), status.meaning) for status in Exit]
+    assert looking.RECENT == 20
