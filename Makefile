@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 # tox looks for its Pythons on the path; those of pyenv need not be on it otherwise.
 export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 
-.PHONY: help demo demo-vm test lint explore bench-guest packages clean
+.PHONY: help demo demo-vm test lint explore bench bench-guest soak packages clean
 
 help:
 	@echo "make demo     install into $(VENV) and play the demonstration"
@@ -14,6 +14,8 @@ help:
 	@echo "make test     run the whole test suite, through tox, on every Python that is there"
 	@echo "make lint     check style and types"
 	@echo "make explore  explore the negotiation one step deeper than the test suite does"
+	@echo "make bench    measure what guests cost the host daemon, beside a floor"
+	@echo "make soak     let thousands of bad and good guests loose on the daemon, for minutes or hours"
 	@echo "make bench-guest  measure what the agent costs a guest, beside a bare Python interpreter"
 	@echo "make packages  build .deb and .rpm packages into dist, and check them"
 	@echo "make clean    remove everything that make made"
@@ -25,6 +27,7 @@ demo-vm: $(STAMP)
 	@$(VENV)/bin/vmaccord demo --vm
 
 test: $(STAMP)
+	@$(VENV)/bin/python -m tests.get_libvirt
 	@$(VENV)/bin/tox run-parallel --parallel 3 --parallel-no-spinner
 	@$(VENV)/bin/tox run -e vm
 
@@ -33,6 +36,12 @@ lint: $(STAMP)
 
 explore: $(STAMP)
 	VMACCORD_EXPLORE=deep $(VENV)/bin/python -m pytest -s tests/explorer
+
+bench: $(STAMP)
+	@$(VENV)/bin/python -m tests.bench.host
+
+soak: $(STAMP)
+	@$(VENV)/bin/python -m tests.soak
 
 bench-guest: $(STAMP)
 	@$(VENV)/bin/python -m tests.bench.guest

@@ -1,7 +1,7 @@
 """The composition root: what the daemon is made of, what starts first and what stops last.
 
 Services (discovery, the keeper of the state) are tasks; guests are callbacks. A service that dies ends the daemon, a guest
-never does.
+never does. SIGHUP reads the configuration again, SIGTERM and SIGINT end the daemon: what is in flight is given a while.
 """
 
 from __future__ import annotations
@@ -9,77 +9,145 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 import uuid
-from collections.abc import Coroutine
-from typing import Any, Optional
+from collections.abc import Coroutine, Iterator
+from typing import Any, Callable, Optional
 
-from aiohttp import web
-
-from common.session import HostSession
+from common.settings import SettingsError
 from common.versions import Version
 
-from . import discovery, notify, release
-from .alarm import Alarm
-from .api import application
-from .api.listener import Listener
+from . import config, discovery, notify, release
+from .api.access import Roles
+from .api.application import make_application
+from .api.listener import ControlSocketError, Listener
+from .api.server import Server
+from .budget import Limits
+from .commands import Commands
 from .config import Configuration
-from .connector import Connector
-from .discovery.directory import DirectoryDiscovery
-from .guest import Fact, Guest
+from .descriptors import Descriptors
+from .discovery.combined import CombinedDiscovery, Directories, Fixed, Libvirt, Wanted
+from .exits import Failure
+from .feed import Feed
+from .guest import Shared
+from .household import Household
+from .meter import Meter
+from .metrics import Levels, Metrics
 from .registry import Registry
 from .store import Keeper, Store
 from .text import printable
+from .watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
+#: What stopping takes at most beside what is in flight, in seconds.
+_FAREWELL = 5.0
 
 
 class Daemon:
-    """One run of the daemon; to be made and run inside an event loop."""
+    """One run of the daemon; to be made and run inside an event loop.
 
-    def __init__(self, configuration: Configuration) -> None:
+    :param reload: reads the configuration again; None: it is never read again.
+    """
+
+    def __init__(self, configuration: Configuration, reload: Optional[Callable[[], Configuration]] = None) -> None:
         self._configuration = configuration
+        self._reload = reload
         self._host_id = uuid.uuid4().hex
-        self._loop = asyncio.get_running_loop()
-        self._registry = Registry(self._make_guest, configuration.forget_after)
-        self._forgetting = Alarm(self._loop, self._forget)
-        self._connectors: dict[str, Connector] = {}
-        self._discovery = DirectoryDiscovery(configuration.directory, self._follow)
-        self._keeper = Keeper(Store(configuration.state), self._loop.time) if configuration.state else None
+        self._loop = loop = asyncio.get_running_loop()
+        self._started = loop.time()
+        self._descriptors = Descriptors()
+        self._watchdog = Watchdog(loop)
+        self._meter = Meter()
+        self._limits = Limits()
+        self._keeper = Keeper(Store(configuration.state), loop.time) if configuration.state else None
+        self.feed = Feed(self._host_id)
+        self.commands = Commands(loop, self._host_id, self._meter, self.feed, self._keeper)
+        shared = Shared(self._meter, self.feed, self._limits, self._keeper, self.commands.completed, loop.call_at)
+        self._household = Household(loop, configuration, self._host_id, shared, self.commands, self._keeper)
+        self._discovery = CombinedDiscovery(_sources(configuration), self._follow, self.feed.tell)
+        started_at = time.time()  # noqa: TID251 - people want to know when it was
+        self._metrics = Metrics(self._meter, self.registry, loop.time, self._levels, started_at)
+        self._listener: Optional[Listener] = None
+        self._reloading: Optional[asyncio.Task[None]] = None
+        self._reload_wanted = False
         self._stop = asyncio.Event()
+        self.roles = Roles()
+        self._take(configuration)
 
     async def run(self) -> None:
         """Serve until ``stop``, SIGTERM or SIGINT; a second signal ends the process at once.
 
         :raises Failure: it can't start.
         """
-        listener = Listener(self._configuration.control)
+        self._listener = Listener(self._configuration.control, self.roles.shared)
         try:
-            await self._serve(listener)
+            await self._serve(Server(make_application(self), self._listener.socket))
         finally:
-            listener.close()
+            self._listener.close()
         _log.info("stopped")
 
     def stop(self) -> None:
         """End ``run``."""
         self._stop.set()
 
-    async def _serve(self, listener: Listener) -> None:
-        for each in _SIGNALS:
-            self._loop.add_signal_handler(each, self._stop_by_signal)
-        runner = web.AppRunner(
-            application.make_application(self._registry, self._describe, self._loop.time), access_log=None
-        )
+    def reload(self) -> None:
+        """Read the configuration again, and treat everything by it from then on without touching a channel."""
+        if self._reload is None or self._stop.is_set():
+            return
+        self._reload_wanted = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = self._loop.create_task(self._reconfigure_while_wanted(self._reload))
+
+    # ---- For the control API ----
+
+    @property
+    def registry(self) -> Registry:
+        """The guests."""
+        return self._household.registry
+
+    def clock(self) -> float:
+        """The clock in which guests tell ages, in seconds."""
+        return self._loop.time()
+
+    async def render_metrics(self) -> tuple[bytes, str]:
+        """What ``/metrics`` says, and its content type."""
+        return await self._metrics.render()
+
+    def describe_host(self) -> dict[str, Any]:
+        """What ``/v1/host`` says, but for who asks."""
+        supported = self._configuration.max_api_version
+        return {
+            "version": release(),
+            "host_id": self._host_id,
+            "started_s": round(self.clock() - self._started, 3),
+            "api": {"supported": _number(supported), "versions": _versions(supported)},
+            **self._discovery.status(),
+            "guests": len(self.registry),
+            "descriptors": {"limit": self._descriptors.limit, "used": self._descriptors.used()},
+            "state": None if self._keeper is None else self._keeper.status(),
+        }
+
+    # ---- Start and end ----
+
+    def _follow(self, event: discovery.Event) -> None:
+        self._household.follow(event)
+        too_few = self._descriptors.enough_for(len(self.registry))
+        if too_few:
+            _log.warning(too_few)
+
+    async def _serve(self, server: Server) -> None:
+        self._handle_signals()
         try:
-            self._restore()
+            self._household.restore()
             self._discovery.open()
-            await runner.setup()
-            await web.SockSite(runner, listener.socket).start()
+            await server.start()
             self._say_ready()
             await self._run_services()
         finally:
-            await self._shut_down(runner)
+            await self._shut_down(server)
 
     async def _run_services(self) -> None:
         """Run until asked to stop; an error of a service is raised."""
@@ -91,88 +159,124 @@ class Daemon:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            notify.tell(notify.STOPPING)
+            notify.tell(notify.more_time(self._configuration.drain + _FAREWELL))
+            await self.commands.drain(self._configuration.drain)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _shut_down(self, runner: web.AppRunner) -> None:
-        notify.tell(notify.STOPPING)
-        await runner.cleanup()
+    async def _shut_down(self, server: Server) -> None:
+        if self._reloading is not None:
+            self._reloading.cancel()
+            await asyncio.gather(self._reloading, return_exceptions=True)
+        await self.commands.drain(0.0)
+        await server.close()
         self._discovery.close()
-        self._forgetting.cancel()
-        for connector in self._connectors.values():
-            connector.stop("this daemon stops")
+        self._household.stop()
         if self._keeper is not None:
             await self._keeper.close()
-        for each in _SIGNALS:
+        self._watchdog.close()
+        for each in (*_ENDING, signal.SIGHUP):
             self._loop.remove_signal_handler(each)
-        # Sockets that were let go are closed when the loop comes to it.
-        await asyncio.sleep(0)
+
+    def _handle_signals(self) -> None:
+        for each in _ENDING:
+            self._loop.add_signal_handler(each, self._stop_by_signal)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
 
     def _stop_by_signal(self) -> None:
         _log.info("stopping")
         self.stop()
-        for each in _SIGNALS:
+        for each in _ENDING:
             self._loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
 
-    # ---- Guests ----
+    def _say_ready(self) -> None:
+        places = ", ".join(map(printable, _places(self._configuration)))
+        _log.info("ready: control socket %s; guests from %s", printable(self._configuration.control), places)
+        notify.tell(notify.READY)
+        self._watchdog.open()
 
-    def _follow(self, event: discovery.Event) -> None:
-        """Discovery found something."""
-        now = self._loop.time()
-        if isinstance(event, discovery.Added):
-            guest = self._registry.arrived(event.name)
-            if event.name not in self._connectors:
-                self._connectors[event.name] = Connector(self._loop, guest)
-            self._connectors[event.name].aim(event.path)
-        else:
-            self._connectors.pop(event.name).stop("its socket vanished")
-            self._registry.left(event.name, now).vanished(now)
-            self._forget()
+    # ---- Configuration ----
 
-    def _make_guest(self, name: str) -> Guest:
-        session = HostSession(
-            self._configuration.max_api_version,
-            self._host_id,
-            silence_limit=self._configuration.unresponsive_after,
-        )
-        return Guest(name, session, self._loop.time(), self._keep, self._loop.call_at)
+    async def _reconfigure_while_wanted(self, read: Callable[[], Configuration]) -> None:
+        """Whoever asks while files are read may have changed one of them that has been read already."""
+        while self._reload_wanted:
+            self._reload_wanted = False
+            await self._reconfigure(read)
 
-    def _keep(self, guest: str, name: str, fact: Fact) -> None:
-        if self._keeper is not None:
-            self._keeper.put(guest, name, fact)
+    async def _reconfigure(self, read: Callable[[], Configuration]) -> None:
+        notify.tell(notify.reloading())
+        try:
+            new = await self._loop.run_in_executor(None, read)
+            changes = config.changes(self._configuration, new)
+            self._discovery.exchange(_sources(changes.configuration))
+            self._take(changes.configuration)
+            self._household.reconfigure(changes.configuration)
+            self._say_changed(changes)
+        except (SettingsError, Failure) as error:
+            _log.error("the configuration stays as it was: %s", printable(str(error)))
+            self.feed.tell("configuration", text=f"stays as it was: {error}")
+        finally:
+            notify.tell(notify.READY)
 
-    def _forget(self) -> None:
-        for name in self._registry.tick(self._loop.time()):
-            _log.info("%s: forgotten", printable(name))
-            if self._keeper is not None:
-                self._keeper.forget(name)
-        self._forgetting.set(self._registry.next_deadline())
+    def _take(self, configuration: Configuration) -> None:
+        """Treat by *configuration* what looks at it only now and then."""
+        self._configuration = configuration
+        self._limits.message_rate = configuration.limits_message_rate
+        self._limits.byte_rate = configuration.limits_byte_rate
+        self._limits.facts_size = configuration.limits_facts_size
+        self.roles = Roles(configuration.operator_group, configuration.viewer_group)
+        self._share()
+        logging.getLogger().setLevel(configuration.log_level.upper())
 
-    def _restore(self) -> None:
-        if self._keeper is not None:
-            for name, facts in self._keeper.load().items():
-                self._registry.left(name, self._loop.time()).restore(facts)
-            self._forget()
+    def _share(self) -> None:
+        """Open the control socket for all whom the roles let in; what each may do is looked at with every question."""
+        if self._listener is not None:
+            try:
+                self._listener.share(self.roles.shared)
+            except ControlSocketError as error:
+                _log.error("%s", printable(str(error)))
+
+    def _say_changed(self, changes: config.Changes) -> None:
+        text = f"changed: {', '.join(changes.now)}" if changes.now else "nothing changed"
+        if changes.at_start:
+            text += f"; not before the next start: {', '.join(changes.at_start)}"
+        _log.info("configuration reloaded; %s", text)
+        self.feed.tell("configuration", text=text)
 
     # ---- Itself ----
 
-    def _describe(self) -> dict[str, Any]:
-        supported = self._configuration.max_api_version
-        return {
-            "version": release(),
-            "host_id": self._host_id,
-            "api": {"supported": _number(supported), "versions": _versions(supported)},
-            "directories": list(self._configuration.directory),
-            "guests": len(self._registry),
-        }
+    def _levels(self) -> Levels:
+        status = self._discovery.status()
+        return Levels(
+            supported=_number(self._configuration.max_api_version),
+            commands=len(self.commands),
+            unsent=self._meter.unsent,
+            events=len(self.feed),
+            events_ever=self.feed.last,
+            state_rows=0 if self._keeper is None else self._keeper.waiting,
+            state_failing=self._keeper is not None and bool(self._keeper.status()["failing"]),
+            lost_sources=sum(not each["connected"] for each in status["libvirt"]),
+        )
 
-    def _say_ready(self) -> None:
-        directories = ", ".join(map(printable, self._configuration.directory))
-        _log.info("ready: control socket %s; directories %s", printable(self._configuration.control), directories)
-        notify.tell(notify.READY)
+
+def _sources(configuration: Configuration) -> Iterator[Wanted]:
+    if configuration.port:
+        yield Fixed(tuple(configuration.port))
+    for uri in configuration.libvirt:
+        yield Libvirt(uri)
+    if configuration.directory:
+        yield Directories(configuration.directory)
+
+
+def _places(configuration: Configuration) -> Iterator[str]:
+    yield from configuration.libvirt
+    yield from configuration.directory
+    if configuration.port:
+        yield "the configuration"
 
 
 def _number(version: Optional[Version]) -> Optional[int]:

@@ -27,13 +27,16 @@ _GUEST_HEAD = """\
 Rather than editing this file, drop another one into guest.conf.d: *.conf are read after it, in the order of their names.
 After a change: systemctl reload vmaccord-guest-agent."""
 
-_HOST_HEAD = """After a change: systemctl restart vmaccord-host-agent."""
+_HOST_HEAD = """\
+Rather than editing this file, drop another one into host.conf.d: *.conf are read after it, in the order of their names.
+After a change: systemctl reload vmaccord-host-agent; its log says what waits for a restart."""
 
 #: What sections other than the main one are about.
 _SECTIONS = {
     "periods": ['How often facts are looked at; "never" leaves one out, whoever asks for it.'],
     "commands": ["What the host may ask this VM to do."],
     "hooks": ["Programs of this VM that run around a migration or a hibernation."],
+    "limits": ["What one guest may cost this host, whatever runs in it. One that sends more is read from more slowly."],
 }
 
 #: Where a service has what other daemons have elsewhere: the unit sees to it that it is there by default.

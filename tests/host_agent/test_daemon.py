@@ -1,24 +1,58 @@
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
+import grp
 import logging
 import os
 import signal
+import socket
+import sqlite3
 import stat
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common import settings
+from common.settings import SettingsError
 from common.versions import Version
-from host_agent import connector, journal
+from host_agent import config, connector, descriptors, exits, journal
 from host_agent.api.listener import ControlSocketError
-from host_agent.client import NoSuchGuest
+from host_agent.client import (
+    Client,
+    ClientError,
+    DaemonUnreachable,
+    NoSuchGuest,
+    NotAllowed,
+    Stopping,
+    TimedOut,
+    VersionTooLow,
+)
+from host_agent.config import Configuration, Port
 from host_agent.daemon import Daemon
+from host_agent.discovery.directory import DirectoryDiscovery
 from host_agent.store import MisplacedStateFile
 
-from .guests import SimulatedVm, deaf, flooding, hanging_up, make_socket, saying, speaking
-from .parts import make_configuration, run, running, until, until_true
+from .guests import Answers, SimulatedVm, deaf, flooding, hanging_up, make_socket, saying, speaking
+from .parts import (
+    PATIENCE,
+    DaemonProcess,
+    RunningDaemon,
+    another_user,
+    make_configuration,
+    run,
+    running,
+    until,
+    until_true,
+    wait_for,
+)
+
+EVENT = {"type": "before_migration"}
 
 
 def agreed_on(version: int) -> Any:
@@ -76,11 +110,24 @@ def test_a_guest_is_described_in_exactly_this_form(place: Path) -> None:
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/domain-1-web") as vm, running(make_configuration(place)) as daemon:
             described = await daemon.until_guest("web", lambda guest: "timezone" in guest["facts"])
-            assert list(described) == ["name", "channel", "api", "heard_s", "facts", "counters"]
+            assert list(described) == [
+                "name", "uuid", "channel", "api", "heard_s", "commands", "history", "facts", "counters",
+            ]  # fmt: skip
+            assert described["uuid"] is None
+            assert described["commands"] == []
+            assert described["history"] == [
+                {
+                    "old": 0,
+                    "new": 3,
+                    "reason": described["api"]["last_reason"],
+                    "ago_s": described["history"][0]["ago_s"],
+                }
+            ]
             assert described["channel"] == {
                 "path": str(vm.path),
                 "state": "responsive",
                 "since_s": described["channel"]["since_s"],
+                "throttled": False,
             }
             assert described["facts"]["timezone"]["value"] == {"zone": "CET", "offset": 60}
             assert described["facts"]["timezone"]["age_s"] >= 0
@@ -100,11 +147,18 @@ def test_the_host_tells_what_it_is(place: Path) -> None:
         async with SimulatedVm(place / "ports/web"), running(make_configuration(place)) as daemon:
             await daemon.until_guest("web", agreed_on(3))
             host = await daemon.host()
-            assert list(host) == ["version", "host_id", "api", "directories", "guests"]
+            assert list(host) == [
+                "version", "host_id", "started_s", "api", "directories", "libvirt", "fixed", "guests", "descriptors",
+                "state", "you",
+            ]  # fmt: skip
             assert host["api"] == {"supported": 3, "versions": [0, 1, 2, 3]}
-            assert host["directories"] == [str(place / "ports")]
+            assert (host["directories"], host["libvirt"], host["fixed"]) == ([str(place / "ports")], [], {})
             assert host["guests"] == 1
             assert len(host["host_id"]) == 32
+            assert host["started_s"] >= 0
+            assert host["descriptors"]["limit"] > host["descriptors"]["used"] > 0
+            assert host["state"] is None
+            assert host["you"]["role"] == "operator"
 
     run(scenario())
 
@@ -172,8 +226,9 @@ def test_a_guest_that_floods_garbage_disturbs_nobody(place: Path, caplog: pytest
     async def scenario() -> None:
         bad, good = SimulatedVm(place / "ports/bad", flooding), SimulatedVm(place / "ports/good")
         async with bad, good, running(make_configuration(place)) as daemon:
-            await daemon.until_guest("bad", lambda guest: guest["counters"]["bytes"] > 100_000)
-            await daemon.until_guest("good", agreed_on(3))
+            await daemon.until_guest("bad", lambda guest: guest["channel"]["throttled"])
+            before = (await daemon.until_guest("good", agreed_on(3)))["counters"]["lines"]
+            await daemon.until_guest("good", lambda guest: guest["counters"]["lines"] > before + 5)
 
     run(scenario())
     assert len([line for line in caplog.messages if line.startswith("bad: ")]) <= 5
@@ -269,9 +324,14 @@ def test_facts_survive_a_restart_of_the_daemon_and_agreements_do_not(place: Path
             assert described["name"] == "web"
             assert described["channel"]["state"] == "absent"
             assert described["facts"]["timezone"]["value"] == {"zone": "CET", "offset": 60}
-            assert described["heard_s"] is not None
+            assert described["facts"]["timezone"]["age_s"] >= 0
+            assert described["heard_s"] >= 0
+            (change,) = described["history"]
+            assert (change["old"], change["new"]) == (0, 3)
+            assert change["reason"].startswith("first agreement of this connection: ")
             assert described["api"]["agreed"] is None
             assert described["api"]["changes"] == 0
+            assert (await daemon.host())["state"] == {"path": configuration.state, "failing": None}
 
     run(scenario())
 
@@ -366,6 +426,736 @@ def test_a_second_signal_ends_the_process_at_once(place: Path) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# ---- Commands ----
+
+
+async def waiting_for(daemon: RunningDaemon, name: str, answers: Answers, **more: Any) -> asyncio.Future[Any]:
+    """A client that waits for the answer of the guest *name*, which has been asked."""
+    before = len(answers.asked)
+    client = asyncio.ensure_future(daemon.send(name, "lifecycle-event", EVENT, **more))
+    await until(lambda: len(answers.asked) > before or client.done())
+    return client
+
+
+def told(daemon: RunningDaemon, *kinds: str) -> list[tuple[str, Any, dict[str, Any]]]:
+    return [(each.kind, each.guest, each.details) for each in daemon.daemon.feed.since(0)[1] if each.kind in kinds]
+
+
+def test_a_guest_answers_a_command(place: Path) -> None:
+    answers = Answers(output="all hooks ran")
+
+    async def scenario() -> None:
+        vm = SimulatedVm(place / "ports/web", speaking(answers=answers))
+        async with vm, running(make_configuration(place)) as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            answer = await daemon.send("web", "lifecycle-event", EVENT)
+            assert (answer.guest, answer.name, answer.agreed) == ("web", "lifecycle-event", 3)
+            assert answer.completion == {"done": True, "output": "all hooks ran"}
+            assert answer.round_trip_s is not None
+            assert answer.round_trip_s >= 0
+            (asked,) = answers.asked
+            assert (asked.type, asked.reply_id) == ("before_migration", answer.reply_id)
+            assert answer.reply_id == (await daemon.host())["host_id"][:16] + "-1"
+            assert (await daemon.guest("web"))["commands"] == []
+
+    run(scenario())
+
+
+def test_a_command_in_flight_is_described(place: Path) -> None:
+    answers = Answers(held=True)
+
+    async def scenario() -> None:
+        vm = SimulatedVm(place / "ports/web", speaking(answers=answers))
+        async with vm, running(make_configuration(place)) as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            client = await waiting_for(daemon, "web", answers, timeout=60.0)
+            (described,) = (await daemon.guest("web"))["commands"]
+            assert described == {
+                "reply_id": answers.asked[0].reply_id,
+                "name": "lifecycle-event",
+                "sent_s": described["sent_s"],
+                "left_s": described["left_s"],
+            }
+            assert described["sent_s"] >= 0
+            assert 0 < described["left_s"] <= 60
+            answers.release()
+            assert (await client).completion == {"done": True}
+
+    run(scenario())
+
+
+def test_a_refused_command_says_what_to_do(place: Path) -> None:
+    async def scenario() -> None:
+        vm = SimulatedVm(place / "ports/web-1", speaking(Version.V1))
+        async with vm, running(make_configuration(place)) as daemon:
+            await daemon.until_guest("web-1", agreed_on(1))
+            with pytest.raises(VersionTooLow) as refusal:
+                await daemon.send("web-1", "lifecycle-event", EVENT)
+            assert str(refusal.value) == (
+                "web-1 agreed on API 1; lifecycle-event needs 3; its agent supports 1: upgrade vmaccord-guest-agent in web-1"
+            )
+            error = refusal.value
+            assert (error.needed, error.agreed, error.guest_supports, error.host_supports) == (3, 1, 1, 3)
+            assert error.upgrade == "guest"
+            assert told(daemon, "command") == []
+
+    run(scenario())
+
+
+def test_a_completion_counts_only_from_the_guest_that_was_asked(place: Path) -> None:
+    answers = Answers(held=True)
+
+    async def scenario() -> None:
+        lines: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def forge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'{"__name__":"heartbeat","apiVersion":3}\n')
+            writer.write(await lines.get())
+            while await reader.read(4096):
+                pass
+
+        web, evil = SimulatedVm(place / "ports/web", speaking(answers=answers)), SimulatedVm(place / "ports/evil", forge)
+        async with web, evil, running(make_configuration(place)) as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("evil", in_state("responsive"))
+            client = await waiting_for(daemon, "web", answers)
+            reply_id = str(answers.asked[0].reply_id)
+            lines.put_nowait(b'{"__name__":"completion","reply_id":"%s","done":false}\n' % reply_id.encode())
+            await until_true(lambda: counted(daemon, "vmaccord_unknown_completions_total 1.0"))
+            assert not client.done()
+            answers.release()
+            assert (await client).completion == {"done": True}
+            ((_, guest, details),) = told(daemon, "completion")
+            assert (guest, details["done"], details["late"]) == ("web", True, False)
+
+    run(scenario())
+
+
+async def counted(daemon: RunningDaemon, line: str) -> bool:
+    return line in await asyncio.get_running_loop().run_in_executor(None, daemon.client.metrics)
+
+
+def test_a_completion_that_comes_late_is_told_to_those_who_follow(place: Path) -> None:
+    answers = Answers(held=True)
+
+    async def scenario() -> None:
+        vm = SimulatedVm(place / "ports/web", speaking(answers=answers))
+        async with vm, running(make_configuration(place)) as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            with pytest.raises(TimedOut) as missed:
+                await daemon.send("web", "lifecycle-event", EVENT, timeout=0.1)
+            assert str(missed.value) == (
+                "no answer to lifecycle-event within 0.1 s; it may still come: the events will tell"
+            )
+            reply_id = missed.value.reply_id
+            assert told(daemon, "timed-out") == [("timed-out", "web", {"name": "lifecycle-event", "reply_id": reply_id})]
+            answers.release()
+            await until(lambda: told(daemon, "completion"))
+            ((_, guest, details),) = told(daemon, "completion")
+            assert (guest, details["reply_id"], details["late"]) == ("web", reply_id, True)
+
+    run(scenario())
+
+
+# ---- The end, and the next run ----
+
+
+async def stop(process: DaemonProcess) -> int:
+    """End *process* by SIGTERM, without holding up those who talk to it."""
+    process.process.send_signal(signal.SIGTERM)
+    return await asyncio.get_running_loop().run_in_executor(None, process.process.wait, PATIENCE)
+
+
+def send_blocking(place: Path, name: str) -> Any:
+    return Client(str(place / "control.sock")).send(name, "lifecycle-event", EVENT, timeout=60.0)
+
+
+async def commanded(place: Path, process: DaemonProcess, answers: Answers) -> asyncio.Future[Any]:
+    """A client of *process* that waits for the answer of the guest web, which has been asked."""
+    await until(lambda: "web: agreed 0 → 3: " in process.log)
+    client = asyncio.get_running_loop().run_in_executor(None, send_blocking, place, "web")
+    await until(lambda: answers.asked or client.done())
+    return client
+
+
+def test_a_command_that_is_answered_while_the_daemon_stops_is_answered_to_its_client(place: Path, start_daemon: Any) -> None:
+    answers = Answers(held=True)
+    process = start_daemon("--drain", "60").wait_ready()
+
+    async def scenario() -> None:
+        async with SimulatedVm(place / "ports/web", speaking(answers=answers)):
+            client = await commanded(place, process, answers)
+            ending = asyncio.ensure_future(stop(process))
+            await until(lambda: "stopping" in process.log)
+            with pytest.raises(Stopping, match="the daemon stops: nothing was sent; try again when it runs again"):
+                await asyncio.get_running_loop().run_in_executor(None, send_blocking, place, "web")
+            assert not client.done()
+            assert not ending.done()
+            answers.release()
+            assert (await client).completion == {"done": True}
+            assert await ending == 0
+            assert len(answers.asked) == 1
+
+    run(scenario())
+
+
+def test_a_completion_that_comes_after_a_restart_finds_its_command(place: Path, start_daemon: Any) -> None:
+    answers = Answers(held=True)
+    state = str(place / "state.sqlite")
+    process = start_daemon("--drain", "0.1", "--state", state).wait_ready()
+
+    async def scenario() -> None:
+        async with SimulatedVm(place / "ports/web", speaking(answers=answers)):
+            client = await commanded(place, process, answers)
+            assert await stop(process) == 0
+            with pytest.raises(Stopping, match="whether lifecycle-event was carried out is not known: look at the guest"):
+                await client
+            (asked,) = answers.asked
+            async with running(make_configuration(place, state=state)) as daemon:
+                ((reply_id, left),) = [
+                    (each["reply_id"], each["left_s"]) for each in (await daemon.guest("web"))["commands"]
+                ]
+                assert reply_id == asked.reply_id
+                assert 0 < left <= 60
+                answers.release()
+                await until(lambda: told(daemon, "completion"))
+                assert told(daemon, "completion") == [
+                    (
+                        "completion",
+                        "web",
+                        {"name": "lifecycle-event", "reply_id": reply_id, "done": True, "late": False},
+                    )
+                ]
+                assert (await daemon.guest("web"))["commands"] == []
+            async with running(make_configuration(place, state=state)) as daemon:
+                assert (await daemon.guest("web"))["commands"] == []
+
+    run(scenario())
+    assert "Traceback" not in process.log
+
+
+def in_file(state: str) -> list[str]:
+    """The reply ids of the commands in flight that the state file holds."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True)) as connection:
+            return [reply_id for (reply_id,) in connection.execute("SELECT reply_id FROM commands")]
+    except sqlite3.OperationalError:
+        return []
+
+
+def test_what_was_in_flight_in_a_daemon_that_was_killed_is_found_too(place: Path, start_daemon: Any) -> None:
+    answers = Answers(held=True)
+    state = str(place / "state.sqlite")
+    process = start_daemon("--state", state).wait_ready()
+
+    async def scenario() -> None:
+        async with SimulatedVm(place / "ports/web", speaking(answers=answers)):
+            client = await commanded(place, process, answers)
+            await until(lambda: in_file(state) == [answers.asked[0].reply_id])
+            process.kill()
+            with pytest.raises(ClientError):
+                await client
+            answers.release()
+            async with running(make_configuration(place, state=state)) as daemon:
+                await until(lambda: told(daemon, "completion"))
+                ((_, guest, details),) = told(daemon, "completion")
+                assert (guest, details["late"]) == ("web", False)
+                assert details["reply_id"] == answers.asked[0].reply_id
+
+    run(scenario())
+
+
+# ---- Another configuration, by SIGHUP ----
+
+
+class Files:
+    """A configuration file and what a daemon would read from it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.path = place / "host.conf"
+
+    def write(self, text: str = "", limits: str = "", directory: str = "ports") -> None:
+        self.path.write_text(
+            f"[host]\ndirectory = {self.place / directory if directory else ''}\n"
+            f"control = {self.place / 'control.sock'}\n{text}\n[limits]\n{limits}\n",
+            encoding="utf-8",
+        )
+
+    def read(self) -> Configuration:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--config")
+        settings.add_options(parser, config.SETTINGS)
+        return config.load(parser.parse_args(["--config", str(self.path)]))
+
+    def running(self) -> Any:
+        return running(self.read(), self.read)
+
+
+@pytest.fixture
+def files(place: Path) -> Files:
+    files = Files(place)
+    files.write()
+    return files
+
+
+async def reload(daemon: RunningDaemon) -> str:
+    """Send this process SIGHUP; what the daemon in it then says of its configuration."""
+    before = len(told(daemon, "configuration"))
+    signal.raise_signal(signal.SIGHUP)
+    _, _, details = (await until(lambda: told(daemon, "configuration")[before:]))[0]
+    return str(details["text"])
+
+
+def test_another_highest_version_is_agreed_on_without_connecting_anew(files: Files, place: Path) -> None:
+    async def scenario() -> None:
+        async with SimulatedVm(place / "ports/web-1") as vm, files.running() as daemon:
+            await daemon.until_guest("web-1", agreed_on(3))
+            files.write("max-api-version = 1")
+            assert await reload(daemon) == "changed: max-api-version"
+            described = await daemon.until_guest("web-1", agreed_on(1))
+            assert (described["api"]["supported"], described["api"]["advertised"]) == (1, 3)
+            assert (await daemon.host())["api"] == {"supported": 1, "versions": [0, 1]}
+            with pytest.raises(VersionTooLow) as refusal:
+                await daemon.send("web-1", "lifecycle-event", EVENT)
+            assert str(refusal.value) == (
+                "web-1 agreed on API 1; lifecycle-event needs 3; this host supports 1: "
+                "upgrade vmaccord-host-agent here, or raise its max-api-version"
+            )
+            files.write()
+            assert await reload(daemon) == "changed: max-api-version"
+            await daemon.until_guest("web-1", agreed_on(3))
+            assert (await daemon.send("web-1", "lifecycle-event", EVENT)).completion == {"done": True}
+            assert vm.connections == 1
+            async with SimulatedVm(place / "ports/web-2"):
+                await daemon.until_guest("web-2", agreed_on(3))
+
+    run(scenario())
+
+
+def test_a_command_in_flight_survives_another_configuration(files: Files, place: Path) -> None:
+    answers = Answers(held=True)
+
+    async def scenario() -> None:
+        async with SimulatedVm(place / "ports/web", speaking(answers=answers)) as vm, files.running() as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            client = await waiting_for(daemon, "web", answers)
+            for text in ("max-api-version = 0", ""):
+                files.write(text)
+                await reload(daemon)
+            await daemon.until_guest("web", agreed_on(3))
+            answers.release()
+            assert (await client).completion == {"done": True}
+            assert vm.connections == 1
+
+    run(scenario())
+
+
+def test_another_span_of_silence_counts_for_open_channels(files: Files, place: Path) -> None:
+    async def scenario() -> None:
+        lines: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def on_demand(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                writer.write(await lines.get())
+
+        files.write("unresponsive-after = 3600")
+        async with SimulatedVm(place / "ports/web", on_demand) as vm, files.running() as daemon:
+            lines.put_nowait(b'{"__name__":"heartbeat"}\n')
+            await daemon.until_guest("web", in_state("responsive"))
+            files.write("unresponsive-after = 0.1")
+            assert await reload(daemon) == "changed: unresponsive-after"
+            lines.put_nowait(b'{"__name__":"heartbeat"}\n')
+            await daemon.until_guest("web", in_state("unresponsive"))
+            files.write("unresponsive-after = 3600")
+            await reload(daemon)
+            lines.put_nowait(b'{"__name__":"heartbeat"}\n')
+            await daemon.until_guest("web", in_state("responsive"))
+            assert vm.connections == 1
+
+    run(scenario())
+
+
+def test_other_limits_count_for_open_channels(files: Files, place: Path) -> None:
+    async def scenario() -> None:
+        lines: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def on_demand(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                writer.write(await lines.get())
+
+        def said_of(size: int) -> bytes:
+            return b'{"__name__":"fqdn","fqdn":"%b"}\n' % (b"x" * size)
+
+        async with SimulatedVm(place / "ports/web", on_demand) as vm, files.running() as daemon:
+            lines.put_nowait(said_of(2000))
+            await daemon.until_guest("web", lambda guest: "fqdn" in guest["facts"])
+            files.write(limits="facts-size = 1024\nmessage-rate = 1\nbyte-rate = 2048")
+            said = await reload(daemon)
+            assert said == "changed: [limits] message-rate, [limits] byte-rate, [limits] facts-size"
+            lines.put_nowait(said_of(3000))
+            described = await daemon.until_guest("web", lambda guest: guest["counters"]["dropped"])
+            assert described["counters"]["dropped"] == {"facts-too-large": 1}
+            assert described["facts"]["fqdn"]["value"] == {"fqdn": "x" * 2000}
+            assert not described["channel"]["throttled"]
+            lines.put_nowait(said_of(4000) * 30)
+            await daemon.until_guest("web", lambda guest: guest["channel"]["throttled"])
+            assert vm.connections == 1
+
+    run(scenario())
+
+
+def test_another_group_may_use_the_control_socket_at_once(place: Path, start_daemon: Any) -> None:
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+    place.chmod(0o755)
+    control, file = place / "control.sock", place / "host.conf"
+    group = grp.getgrgid(os.getegid()).gr_name
+    file.write_text("", encoding="utf-8")
+    process = start_daemon("--config", str(file)).wait_ready()
+    client = Client(str(control))
+
+    def allowed(**groups: str) -> tuple[int, str]:
+        """The mode of the control socket, and what somebody of the group may do whose names are given."""
+        before = process.log.count("configuration reloaded; ")
+        file.write_text("\n".join(["[host]", *(f"{key}-group = {name}" for key, name in groups.items())]), encoding="utf-8")
+        process.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: process.log.count("configuration reloaded; ") > before)
+        mode = stat.S_IMODE(control.stat().st_mode)
+        with another_user():
+            try:
+                return mode, client.host()["you"]["role"]
+            except (NotAllowed, DaemonUnreachable) as error:
+                return mode, type(error).__name__
+
+    assert allowed() == (0o600, "DaemonUnreachable")
+    assert allowed(viewer=group) == (0o666, "viewer")
+    assert allowed(operator=group) == (0o666, "operator")
+    assert allowed(operator="daemon") == (0o666, "NotAllowed")
+    assert allowed() == (0o600, "DaemonUnreachable")
+    assert client.host()["you"]["role"] == "operator"
+
+
+def test_another_log_level_counts_at_once(files: Files) -> None:
+    async def scenario() -> None:
+        async with files.running() as daemon:
+            assert logging.getLogger().level == logging.INFO
+            files.write("log-level = error")
+            assert await reload(daemon) == "changed: log-level"
+            assert logging.getLogger().level == logging.ERROR
+
+    run(scenario())
+
+
+def test_sources_are_exchanged_while_guests_are_connected(files: Files, place: Path) -> None:
+    async def scenario() -> None:
+        web, db = SimulatedVm(place / "ports/web"), SimulatedVm(place / "more/db")
+        async with web, db, files.running() as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            assert await names(daemon) == ["web"]
+            files.path.write_text(
+                f"[host]\ncontrol = {place / 'control.sock'}\ndirectory =\n  {place / 'ports'}\n  {place / 'more'}\n"
+            )
+            assert await reload(daemon) == "changed: directory"
+            await daemon.until_guest("db", agreed_on(3))
+            assert (await daemon.host())["directories"] == [str(place / "ports"), str(place / "more")]
+            files.write(f"port = web={web.path}", directory="more")
+            assert await reload(daemon) == "changed: directory, port"
+            await until_true(lambda: has_sources(daemon, [str(place / "more")], {"web": str(web.path)}))
+            await daemon.until_guest("db", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(3))
+            assert (web.connections, db.connections) == (1, 1)
+            files.write(directory="more")
+            assert await reload(daemon) == "changed: port"
+            await daemon.until_guest("web", in_state("absent"))
+            await daemon.until_guest("db", agreed_on(3))
+            assert (web.connections, db.connections) == (1, 1)
+
+    run(scenario())
+
+
+async def names(daemon: RunningDaemon) -> list[str]:
+    return sorted(guest["name"] for guest in await daemon.guests())
+
+
+async def has_sources(daemon: RunningDaemon, directories: list[str], fixed: dict[str, str]) -> bool:
+    host = await daemon.host()
+    return (host["directories"], host["fixed"]) == (directories, fixed)
+
+
+def test_a_broken_file_changes_nothing_and_is_told_of(files: Files, place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with SimulatedVm(place / "ports/web") as vm, files.running() as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            files.write("max-api-version = 1\nunresponsive-after = soon")
+            said = await reload(daemon)
+            assert said == (
+                f"stays as it was: {files.path}: [host] unresponsive-after: 'soon' is not allowed; "
+                f"allowed: {settings.ALLOWED_SECONDS}"
+            )
+            assert f"the configuration {said}" in caplog.messages
+            assert (await daemon.host())["api"]["supported"] == 3
+            files.path.unlink()
+            assert (await reload(daemon)).endswith("; name a readable file with --config")
+            files.write("max-api-version = 2")
+            assert await reload(daemon) == "changed: max-api-version"
+            await daemon.until_guest("web", agreed_on(2))
+            assert vm.connections == 1
+
+    run(scenario())
+
+
+def test_a_source_that_can_not_work_here_leaves_everything_as_it_was(
+    files: Files, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: DirectoryDiscovery) -> None:
+        raise exits.Failure("no inotify")
+
+    async def scenario() -> None:
+        async with SimulatedVm(place / "ports/web") as vm, files.running() as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            monkeypatch.setattr(DirectoryDiscovery, "open", refuse)
+            files.write("max-api-version = 1\nlog-level = error\noperator-group = daemon", directory="more")
+            assert await reload(daemon) == "stays as it was: no inotify"
+            host = await daemon.host()
+            assert (host["directories"], host["api"]["supported"]) == ([str(place / "ports")], 3)
+            assert logging.getLogger().level == logging.INFO
+            assert not daemon.daemon.roles.shared
+            await daemon.until_guest("web", agreed_on(3))
+            assert vm.connections == 1
+
+    run(scenario())
+
+
+def test_a_control_socket_that_is_gone_keeps_nothing_else_from_changing(
+    files: Files, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with SimulatedVm(place / "ports/web") as vm, files.running() as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            (place / "control.sock").unlink()
+            files.write("max-api-version = 1\noperator-group = daemon")
+            assert await reload(daemon) == "changed: operator-group, max-api-version"
+            web = daemon.daemon.registry.find("web")
+            assert web is not None
+            await until(lambda: web.session.negotiation.in_use == 1)
+            assert daemon.daemon.roles.shared
+            assert vm.connections == 1
+
+    run(scenario())
+    assert f"control socket {place}/control.sock: No such file or directory; start the daemon again" in caplog.messages
+
+
+def test_what_only_counts_at_the_start_waits_for_the_next_one(
+    files: Files, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with files.running() as daemon:
+            assert await reload(daemon) == "nothing changed"
+            files.write(f"drain = 1\nstate = {place / 'state.sqlite'}")
+            assert await reload(daemon) == "changed: drain; not before the next start: state"
+            assert (await daemon.host())["state"] is None
+            assert not (place / "state.sqlite").exists()
+            assert await reload(daemon) == "nothing changed; not before the next start: state"
+
+    run(scenario())
+    assert "configuration reloaded; changed: drain; not before the next start: state" in caplog.messages
+
+
+def test_files_that_are_changed_while_they_are_read_are_read_again(files: Files) -> None:
+    gate, reading = threading.Event(), threading.Semaphore(0)
+    reads: list[Configuration] = []
+
+    def read() -> Configuration:
+        was = files.read()
+        reading.release()
+        assert gate.wait(PATIENCE)
+        reads.append(was)
+        return was
+
+    async def scenario() -> None:
+        async with running(files.read(), read) as daemon:
+            signal.raise_signal(signal.SIGHUP)
+            await until(lambda: reading.acquire(blocking=False))
+            files.write("max-api-version = 1")
+            for _ in range(3):
+                daemon.daemon.reload()
+            gate.set()
+            await until(lambda: len(told(daemon, "configuration")) == 2)
+            assert [details["text"] for _, _, details in told(daemon, "configuration")] == [
+                "nothing changed",
+                "changed: max-api-version",
+            ]
+            assert await reload(daemon) == "nothing changed"
+            assert len(reads) == 3
+
+    run(scenario())
+
+
+def test_a_daemon_that_stops_reads_nothing_any_more(files: Files) -> None:
+    gate, reading = threading.Event(), threading.Event()
+
+    def read() -> Configuration:
+        reading.set()
+        assert gate.wait(PATIENCE)
+        raise SettingsError("nobody waits for this")
+
+    async def scenario() -> None:
+        async with running(files.read(), read) as daemon:
+            daemon.daemon.reload()
+            await until(reading.is_set)
+            daemon.daemon.stop()
+            daemon.daemon.reload()
+        assert told(daemon, "configuration") == []
+        gate.set()
+
+    run(scenario())
+
+
+def test_without_files_there_is_nothing_to_read_again(place: Path) -> None:
+    async def scenario() -> None:
+        async with running(make_configuration(place)) as daemon:
+            signal.raise_signal(signal.SIGHUP)
+            assert await daemon.guests() == []
+            assert told(daemon, "configuration") == []
+
+    run(scenario())
+
+
+# ---- The service manager, and the machine ----
+
+
+class ServiceManager:
+    """Hears what daemons say at the socket that the environment names."""
+
+    def __init__(self, address: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(address))
+        self.socket.settimeout(PATIENCE)
+
+    def next(self) -> str:
+        """What was said next, other than that the daemon lives."""
+        while True:
+            said = self.socket.recv(1000).decode()
+            if said != "WATCHDOG=1":
+                return said
+
+    def hear_signs_of_life(self, count: int) -> None:
+        for _ in range(count):
+            assert self.socket.recv(1000) == b"WATCHDOG=1"
+
+
+@pytest.fixture
+def manager(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceManager]:
+    manager = ServiceManager(place / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(place / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "200000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    with manager.socket:
+        yield manager
+
+
+def test_the_service_manager_is_told_how_the_daemon_is(place: Path, manager: ServiceManager, start_daemon: Any) -> None:
+    file = place / "host.conf"
+    file.write_text("", encoding="utf-8")
+    process = start_daemon("--config", str(file), "--drain", "2.5")
+    assert manager.next() == "READY=1"
+    assert Client(str(place / "control.sock")).host()["guests"] == 0
+    manager.hear_signs_of_life(3)
+    for text in ("", "[host]\nmax-api-version = 99\n"):
+        file.write_text(text, encoding="utf-8")
+        before = time.monotonic_ns() // 1000
+        process.process.send_signal(signal.SIGHUP)
+        reloading, _, since = manager.next().partition("\nMONOTONIC_USEC=")
+        assert reloading == "RELOADING=1"
+        assert before <= int(since) <= time.monotonic_ns() // 1000
+        assert manager.next() == "READY=1"
+    manager.hear_signs_of_life(3)
+    assert process.stop() == 0
+    assert manager.next() == "STOPPING=1"
+    assert manager.next() == "EXTEND_TIMEOUT_USEC=7500000"
+    manager.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.next()
+
+
+def test_a_daemon_that_can_not_start_is_never_ready(place: Path, manager: ServiceManager, start_daemon: Any) -> None:
+    process = start_daemon("--state", str(place / "none/state.sqlite"))
+    assert process.process.wait(PATIENCE) == exits.Exit.STATE_FILE
+    manager.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.next()
+
+
+def test_too_few_descriptors_are_told_of_once(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(descriptors, "RESERVE", 10**9)
+
+    async def scenario() -> None:
+        web, db = SimulatedVm(place / "ports/web"), SimulatedVm(place / "ports/db")
+        async with web, db, running(make_configuration(place)) as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("db", agreed_on(3))
+
+    run(scenario())
+    (said,) = [line for line in caplog.messages if "file descriptors" in line]
+    assert said.startswith("1 guests need 1000000001 file descriptors")
+
+
+def test_guests_that_the_configuration_names_are_found_without_a_directory(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        async with SimulatedVm(place / "elsewhere/vm") as vm:
+            configuration = make_configuration(place, directory=(), port=(Port("web", str(vm.path)),))
+            async with running(configuration) as daemon:
+                await daemon.until_guest("web", agreed_on(3))
+                host = await daemon.host()
+                assert (host["directories"], host["fixed"]) == ([], {"web": str(vm.path)})
+
+    run(scenario())
+    assert f"ready: control socket {place}/control.sock; guests from the configuration" in caplog.messages
+
+
+def test_a_libvirt_daemon_that_does_not_answer_is_waited_for(place: Path, start_daemon: Any) -> None:
+    pytest.importorskip("libvirt")
+    uri = f"qemu:///system?socket={place}/none"
+    process = start_daemon("--libvirt", uri).wait_ready()
+    assert f"; guests from {uri}, {place}/ports\n" in process.log
+    client = Client(str(place / "control.sock"))
+    (libvirt,) = client.host()["libvirt"]
+    assert (libvirt["uri"], libvirt["connected"]) == (uri, False)
+    assert "vmaccord_lost_sources 1.0" in client.metrics()
+    assert process.stop() == 0
+
+
+def test_metrics_tell_of_what_the_daemon_is_made_of(place: Path) -> None:
+    answers = Answers(held=True)
+
+    async def scenario() -> None:
+        configuration = make_configuration(place, state=str(place / "state.sqlite"), max_api_version=None)
+        async with SimulatedVm(place / "ports/web"), running(configuration) as daemon:
+            await until_true(lambda: counted(daemon, 'vmaccord_guests{agreed="0",state="responsive"} 1.0'))
+            assert await counted(daemon, "vmaccord_supported_api_version -1.0")
+            assert await counted(daemon, "vmaccord_state_failing 0.0")
+            assert await counted(daemon, "vmaccord_lost_sources 0.0")
+            assert await counted(daemon, f"vmaccord_queue_events {daemon.daemon.feed.last}.0")
+        vm = SimulatedVm(place / "ports/web", speaking(answers=answers))
+        async with vm, running(make_configuration(place)) as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            client = await waiting_for(daemon, "web", answers)
+            assert await counted(daemon, "vmaccord_queue_commands 1.0")
+            assert await counted(daemon, "vmaccord_supported_api_version 3.0")
+            answers.release()
+            await client
+            assert await counted(daemon, "vmaccord_queue_commands 0.0")
+
+    run(scenario())
+
+
 # ---- The shipped daemon, as a process ----
 
 
@@ -381,7 +1171,7 @@ def test_the_process_serves_a_guest_and_stops_clean(place: Path, start_daemon: A
     run(scenario())
     assert process.stop() == 0
     assert not control.exists()
-    assert f"ready: control socket {control}; directories {place / 'ports'}" in process.log
+    assert f"ready: control socket {control}; guests from {place / 'ports'}\n" in process.log
     assert "Traceback" not in process.log
 
 

@@ -1,27 +1,46 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
+import resource
+import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import pytest
 
 import host_agent
+from common.settings import SettingsError
 from common.versions import Version
-from host_agent import config, main
+from host_agent import config, daemon, main
+from host_agent.config import Configuration
 from host_agent.exits import Exit
 
-from .parts import ROOT
+from .parts import ROOT, DaemonProcess
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No configuration file of this machine is read."""
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No configuration file of this machine is read, and the loops of other tests are those of before."""
     monkeypatch.setattr(config.load, "__defaults__", ("/nonexistent/host.conf",))
+    policy = asyncio.get_event_loop_policy()
+    yield
+    asyncio.set_event_loop_policy(policy)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def pipe_of_uvloop() -> None:
+    """uvloop opens a pipe for all its loops with the first one, and keeps it: so before descriptors are counted."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.new_event_loop().close()
 
 
 def exits_with(status: Exit, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -53,7 +72,7 @@ def test_help_lists_options_and_statuses(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         main.main(["--help"])
     out = capsys.readouterr().out
-    assert all(f"--{setting.name}" in out for setting in config.SETTINGS)
+    assert all(f"--{setting.name}" in out for setting in config.SETTINGS if not setting.section)
     assert all(f"{status.value}  {status.meaning}" in out for status in Exit)
 
 
@@ -104,7 +123,7 @@ def test_a_misplaced_state_file_is_one_sentence(
 def test_an_unexpected_error_is_one_sentence_and_a_traceback_only_for_who_asks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(configuration: config.Configuration) -> None:
+    async def fail(*_: object) -> None:
         raise sqlite3.Error("surprise")
 
     caplog.set_level(logging.DEBUG)
@@ -115,12 +134,100 @@ def test_an_unexpected_error_is_one_sentence_and_a_traceback_only_for_who_asks(
     assert record.levelno == logging.DEBUG
 
 
-def test_a_daemon_that_was_stopped_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[Any] = []
+class StoppedDaemon:
+    """A daemon that ends at once, and tells with what and in which loop it was run."""
 
-    async def serve(configuration: config.Configuration) -> None:
-        ran.append(configuration)
+    ran: ClassVar[list[StoppedDaemon]] = []
 
-    monkeypatch.setattr(main, "_run", serve)
+    def __init__(self, configuration: Configuration, reload: Callable[[], Configuration]) -> None:
+        self.configuration = configuration
+        self.reload = reload
+        self.loop = asyncio.get_running_loop()
+
+    async def run(self) -> None:
+        self.ran.append(self)
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> list[StoppedDaemon]:
+    monkeypatch.setattr(daemon, "Daemon", StoppedDaemon)
+    monkeypatch.setattr(StoppedDaemon, "ran", [])
+    return StoppedDaemon.ran
+
+
+def test_a_daemon_that_was_stopped_ends_well(stopped: list[StoppedDaemon]) -> None:
     assert main.main(["--directory", "/x"]) == Exit.OK
-    assert ran[0].directory == ("/x",)
+    (ran,) = stopped
+    assert ran.configuration.directory == ("/x",)
+
+
+def test_a_running_daemon_can_read_its_configuration_again(tmp_path: Path, stopped: list[StoppedDaemon]) -> None:
+    file = tmp_path / "host.conf"
+    file.write_text("[host]\ndrain = 1\nforget-after = 1\n")
+    assert main.main(["--config", str(file), "--drain", "9"]) == Exit.OK
+    (ran,) = stopped
+    file.write_text("[host]\ndrain = 2\nforget-after = 2\n")
+    reloaded = ran.reload()
+    assert (ran.configuration.forget_after, reloaded.forget_after, reloaded.drain) == (1, 2, 9)
+    file.write_text("[host]\ndrain = soon\n")
+    with pytest.raises(SettingsError, match="drain: 'soon' is not allowed"):
+        ran.reload()
+
+
+# ---- The event loop ----
+
+
+def test_uvloop_is_used_where_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, stopped: list[StoppedDaemon], caplog: pytest.LogCaptureFixture
+) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.delenv("VMACCORD_LOOP", raising=False)
+    assert main.main([]) == Exit.OK
+    assert isinstance(stopped[0].loop, uvloop.Loop)
+    assert f"event loop: uvloop {uvloop.__version__}" in caplog.messages
+
+
+def test_asyncio_is_used_where_uvloop_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, stopped: list[StoppedDaemon], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.delenv("VMACCORD_LOOP", raising=False)
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert main.main([]) == Exit.OK
+    assert type(stopped[0].loop).__module__.startswith("asyncio.")
+    assert "event loop: asyncio" in caplog.messages
+
+
+def test_asyncio_is_used_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, stopped: list[StoppedDaemon]) -> None:
+    monkeypatch.setenv("VMACCORD_LOOP", "asyncio")
+    assert main.main([]) == Exit.OK
+    assert type(stopped[0].loop).__module__.startswith("asyncio.")
+
+
+def test_a_daemon_that_is_ended_for_hanging_tells_where_it_was(start_daemon: Callable[..., DaemonProcess]) -> None:
+    daemon = start_daemon().wait_ready()
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_CORE, (0, 0))
+    assert daemon.stop(signal.SIGABRT) == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in daemon.log
+    assert f"{ROOT}/host_agent/main.py" in daemon.log
+
+
+# ---- What is asked of the configuration ----
+
+
+def test_a_configuration_that_can_be_used_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["--check", "--state", str(tmp_path / "state")]) == Exit.OK
+    assert capsys.readouterr() == ("the configuration can be used\n", "")
+
+
+def test_all_that_is_wrong_with_a_configuration_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ["--state", "/nonexistent/state", "--operator-group", "no-such-group"]
+    assert main.main(["--check", *wrong]) == Exit.BAD_CONFIGURATION
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "vmaccord-host: operator-group: there is no group 'no-such-group'; make it with groupadd, or name another",
+        "vmaccord-host: state: there is no directory '/nonexistent'; make it, or name a file in another",
+    ]
+    assert "--drain: 'x'" in exits_with(Exit.BAD_CONFIGURATION, ["--check", "--drain", "x"], capsys)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,20 @@ def test_the_service_manager_is_told(place: Path) -> None:
     with service_manager(str(place / "notify")) as manager:
         notify.tell(notify.READY, {"NOTIFY_SOCKET": str(place / "notify")})
         assert manager.recv(100) == b"READY=1"
+
+
+def test_each_state_is_said_as_it_is_defined(place: Path) -> None:
+    before = time.monotonic_ns() // 1000
+    with service_manager(str(place / "notify")) as manager:
+        states = (notify.ALIVE, notify.reloading(), notify.more_time(12.5), notify.status("5 guests,\n 3 agreed\udcff"))
+        for state in states:
+            notify.tell(state, {"NOTIFY_SOCKET": str(place / "notify")})
+        assert manager.recv(100) == b"WATCHDOG=1"
+        reloading, when = manager.recv(100).split(b"\n")
+        assert manager.recv(100) == b"EXTEND_TIMEOUT_USEC=12500000"
+        assert manager.recv(100) == b"STATUS=5 guests, 3 agreed?"
+    assert reloading == b"RELOADING=1"
+    assert before <= int(when.removeprefix(b"MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
 
 
 def test_its_socket_may_have_no_file() -> None:

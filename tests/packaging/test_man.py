@@ -14,8 +14,9 @@ import pytest
 from common import statuses
 from guest_agent import exits as guest_exits
 from guest_agent import options as guest
-from host_agent import cli, main
 from host_agent import exits as host_exits
+from host_agent import main
+from host_agent.cli import declared
 
 from .parts import PACKAGING
 
@@ -60,9 +61,9 @@ def test_the_page_of_a_daemon_has_its_options(name: str, parser: argparse.Argume
 
 
 def test_the_page_of_the_operators_command_has_its_options_and_commands() -> None:
-    assert listed_options("vmaccord.1") == set(clicked_options(cli.program))
+    assert listed_options("vmaccord.1") == set(clicked_options(declared.program))
     synopsis = section(page("vmaccord.1"), "SYNOPSIS")
-    assert set(re.findall(r"\*\*([a-z]+)\*\*", synopsis)) == {"vmaccord", *cli.program.commands}
+    assert set(re.findall(r"\*\*([a-z]+)\*\*", synopsis)) == {"vmaccord", *declared.program.commands}
 
 
 @pytest.mark.parametrize(

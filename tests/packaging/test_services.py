@@ -7,19 +7,48 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 from common.statuses import Status
 from guest_agent import exits as guest_exits
 from guest_agent import options
+from host_agent import config, descriptors, paths
 from host_agent import exits as host_exits
-from host_agent import paths
 
 from .parts import PACKAGING
 
 UNITS = ["vmaccord-guest-agent", "vmaccord-host-agent"]
 RULES = PACKAGING / "udev/70-vmaccord-guest-agent.rules"
+
+#: Becomes its arguments, a command that has the kernel deny what MemoryDenyWriteExecute= does.
+WITHOUT_WRITE_EXECUTE = """
+import ctypes, os, sys
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
+if ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0):
+    sys.exit(print("unknown"))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+#: Loads the daemon and what it may use, as far as that is there.
+LOADS = """
+import contextlib, mmap
+try:
+    mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+except PermissionError:
+    print("denied")
+import asyncinotify
+import host_agent.daemon
+asyncinotify.Inotify().close()
+with contextlib.suppress(ImportError):
+    import uvloop
+    uvloop.new_event_loop().close()
+with contextlib.suppress(ImportError):
+    import libvirt
+    libvirt.openReadOnly("test:///default").close()
+print("loaded")
+"""
 
 
 def unit(name: str) -> str:
@@ -118,6 +147,24 @@ def test_the_daemon_runs_as_the_user_that_is_made_and_that_the_operators_command
     users = (PACKAGING / "sysusers/vmaccord-host-agent.conf").read_text(encoding="utf-8")
     (made,) = re.findall(r"^u (\S+) ", users, re.MULTILINE)
     assert value("vmaccord-host-agent", "User") == value("vmaccord-host-agent", "Group") == made == paths.SERVICE_USER
+
+
+def test_the_daemon_is_given_as_many_descriptors_as_guests_are_promised_to_be_served() -> None:
+    assert int(value("vmaccord-host-agent", "LimitNOFILE")) >= 10_000 + descriptors.RESERVE
+
+
+def test_the_daemon_is_given_the_time_to_drain_and_to_keep_its_state() -> None:
+    (drain,) = (setting.default for setting in config.SETTINGS if setting.name == "drain")
+    assert float(value("vmaccord-host-agent", "TimeoutStopSec")) >= 2 * drain
+
+
+def test_the_daemon_loads_nothing_that_must_write_and_execute_the_same_memory() -> None:
+    assert value("vmaccord-host-agent", "MemoryDenyWriteExecute") == "yes"
+    command = [sys.executable, "-c", WITHOUT_WRITE_EXECUTE, sys.executable, "-c", LOADS]
+    ran = subprocess.run(command, cwd=PACKAGING.parent, capture_output=True, text=True, check=False)
+    if ran.stdout == "unknown\n":
+        pytest.skip("the kernel can't deny it: it is older than 6.3")
+    assert (ran.stdout, ran.returncode) == ("denied\nloaded\n", 0), ran.stderr
 
 
 def test_the_launchers_start_what_the_wheel_starts() -> None:

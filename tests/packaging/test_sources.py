@@ -11,7 +11,10 @@ import pytest
 from .parts import PACKAGING, ROOT
 
 #: The packages of Debian, and of distributions with RPM, whose names are not "python3-" and that of the project.
-DEBIAN_NAMES = {"pyserial": "python3-serial"}
+DEBIAN_NAMES = {"libvirt-python": "python3-libvirt", "pyserial": "python3-serial"}
+
+#: Those that RPM distributions call otherwise than ``python3-NAME``.
+RPM_NAMES = {"libvirt-python": "python3-libvirt", "prometheus-client": "python3-prometheus_client"}
 
 
 def project() -> configparser.ConfigParser:
@@ -21,8 +24,9 @@ def project() -> configparser.ConfigParser:
 
 
 def requirements() -> dict[str, str]:
-    """The oldest release of each project that ours needs."""
-    lines = project()["options"]["install_requires"].split()
+    """The oldest release of each project that ours needs, or can do more with."""
+    extras = project()["options.extras_require"]
+    lines = " ".join((project()["options"]["install_requires"], extras["libvirt"], extras["fast"])).split()
     return dict(line.split(">=") for line in lines)
 
 
@@ -42,7 +46,7 @@ def test_debians_changelog_begins_with_the_release_of_the_sources() -> None:
 
 def test_debians_packages_depend_on_what_is_required_and_not_bundled() -> None:
     control = (PACKAGING / "debian/control").read_text(encoding="utf-8")
-    named = dict(re.findall(r"\b(python3-[a-z]+) \(>= ([0-9.]+)\)", control))
+    named = dict(re.findall(r"\b(python3-[a-z-]+) \(>= ([0-9.]+)\)", control))
     wanted = {name: oldest for name, oldest in requirements().items() if name not in bundled()}
     assert set(named) == {DEBIAN_NAMES.get(name, f"python3-{name}") for name in wanted}
     for name, oldest in wanted.items():
@@ -52,7 +56,7 @@ def test_debians_packages_depend_on_what_is_required_and_not_bundled() -> None:
 def test_the_rpms_depend_on_what_is_required_and_not_bundled() -> None:
     spec = (PACKAGING / "rpm/vmaccord.spec").read_text(encoding="utf-8")
     named = set(re.findall(r"^(?:Requires|Recommends): (python3-\S+)$", spec, re.MULTILINE))
-    assert named == {f"python3-{name}" for name in requirements() if name not in bundled()}
+    assert named == {RPM_NAMES.get(name, f"python3-{name}") for name in requirements() if name not in bundled()}
     assert dict(re.findall(r"^Provides: bundled\(python3dist\((\S+)\)\) = (\S+)$", spec, re.MULTILINE)) == bundled()
 
 

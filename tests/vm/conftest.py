@@ -16,8 +16,8 @@ from typing import Optional
 
 import pytest
 
+from host_agent.cli.views import columns
 from host_agent.demo.vm import image, machine, packages
-from host_agent.views import columns
 from tests.needs import ROOT, or_left_out
 
 from .hosts import VM
