@@ -8,6 +8,7 @@ import contextlib
 import faulthandler
 import functools
 import gc
+import importlib
 import logging
 import os
 import sys
@@ -103,9 +104,7 @@ def _uvloop() -> Optional[ModuleType]:
     if os.environ.get(LOOP_VARIABLE) == "asyncio":
         return None
     with contextlib.suppress(ImportError):
-        import uvloop
-
-        return uvloop
+        return importlib.import_module("uvloop")
     return None
 
 

@@ -33,6 +33,11 @@ class OwnTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
+    def timers(self) -> int:
+        """How many timers have not rung yet and were not cancelled."""
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        return sum(not timer.cancelled() for timer in scheduled)
+
 
 class _SkippingSelector(selectors.DefaultSelector):
     """Never waits: moves the loop's clock instead."""

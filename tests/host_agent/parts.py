@@ -123,10 +123,15 @@ class ManualLoop(asyncio.SelectorEventLoop):
         return self.now
 
     def play(self, scenario: Coroutine[Any, Any, T]) -> T:
+        """Run *scenario*; no callback may fail meanwhile."""
+        failures: list[dict[str, Any]] = []
+        self.set_exception_handler(lambda _, context: failures.append(context))
         try:
-            return self.run_until_complete(scenario)
+            result = self.run_until_complete(scenario)
         finally:
             self.close()
+        assert not failures, failures
+        return result
 
     async def advance(self, seconds: float = 0.0) -> None:
         """Move the clock, and let what is due be done."""

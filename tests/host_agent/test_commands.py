@@ -663,6 +663,7 @@ def test_what_is_not_answered_before_the_end_is_left_to_the_next_run() -> None:
         assert sent.answer is not None
         with pytest.raises(Stopping):
             await sent.answer
+        await bench.loop.advance(60.0)
         assert list(bench.notes.kept) == list(guest.in_flight) == [sent.reply_id]
         assert bench.told("timed-out") == []
 

@@ -253,11 +253,8 @@ async def hosting(width: int = connector_module.GATE_WIDTH) -> AsyncIterator[Hos
     finally:
         for connector in host.connectors:
             connector.stop("the test ends")
-        await asyncio.sleep(0.01)
-    assert len(host.around.poller) == 0
-    happened = host.shared.feed.last
-    await asyncio.sleep(1e5)
-    assert host.shared.feed.last == happened
+        await asyncio.sleep(connector_module.GATE_PATIENCE)
+    assert len(host.around.poller) == own_loop().timers() == 0
     host.close()
 
 

@@ -55,6 +55,7 @@ def test_every_kind_is_explained() -> None:
 def test_who_has_seen_all_gets_nothing() -> None:
     assert numbers(make_feed(0), 0) == (0, [])
     assert numbers(make_feed(5), 5) == (0, [])
+    assert numbers(make_feed(5), 7) == (0, [])
 
 
 def test_who_asks_gets_what_came_after_in_order() -> None:
