@@ -32,6 +32,8 @@ def settled() -> Iterator[None]:
     The null device is what capturing of output opens when it likes.
     """
     before = open_descriptors()
+    # What was there before need not be looked through after every test.
+    gc.freeze()
     yield
     gc.collect()
     left = {each: target for each, target in open_descriptors().items() if each not in before and target != os.devnull}
