@@ -243,6 +243,8 @@ class Channel:
         with contextlib.suppress(OSError):
             connection.close()
         self._alarm.cancel()
+        # It knows this channel, which would else outlive its guest until garbage is looked for.
+        del self._alarm
         for timer in (self._restraint, self._calming):
             if timer is not None:
                 timer.cancel()

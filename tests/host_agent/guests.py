@@ -93,7 +93,8 @@ def speaking(
                         session.send(FACTS[name])
                 elif isinstance(event, events.MessageReceived) and isinstance(event.message, messages.LifecycleEvent):
                     said.take(event.message)
-            if session.allows("completion"):
+            # What it said to a host that is gone would be lost.
+            if session.allows("completion") and not reader.at_eof():
                 for completion in said.due():
                     session.send(completion)
             writer.write(session.data_to_send())

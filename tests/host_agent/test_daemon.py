@@ -63,6 +63,20 @@ def in_state(state: str) -> Any:
     return lambda guest: guest["channel"]["state"] == state
 
 
+class OnDemand:
+    """A guest that says lines when it is told to."""
+
+    def __init__(self) -> None:
+        self._lines: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def say(self, *lines: bytes) -> None:
+        self._lines.put_nowait(b"".join(line + b"\n" for line in lines))
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(await self._lines.get())
+
+
 @pytest.mark.parametrize(
     ("host", "guest", "agreed"),
     [(3, 3, 3), (1, 3, 1), (3, 2, 2), (0, 3, 0), (3, 0, 0)],
@@ -278,18 +292,13 @@ def test_an_unresponsive_guest_is_noticed_and_so_is_its_return(place: Path, capl
     caplog.set_level(logging.INFO)
 
     async def scenario() -> None:
-        lines: asyncio.Queue[bytes] = asyncio.Queue()
-
-        async def on_demand(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while True:
-                writer.write(await lines.get())
-
+        guest = OnDemand()
         configuration = make_configuration(place, unresponsive_after=0.05)
-        async with SimulatedVm(place / "ports/web", on_demand), running(configuration) as daemon:
+        async with SimulatedVm(place / "ports/web", guest), running(configuration) as daemon:
             assert await daemon.until_guest("web", in_state("connected"))
-            lines.put_nowait(b'{"__name__":"heartbeat"}\n')
+            guest.say(b'{"__name__":"heartbeat"}')
             await daemon.until_guest("web", in_state("unresponsive"))
-            lines.put_nowait(b'{"__name__":"heartbeat"}\n')
+            guest.say(b'{"__name__":"heartbeat"}')
             await until(lambda: "web: responsive again" in caplog.messages)
 
     run(scenario())
@@ -753,53 +762,58 @@ def test_a_command_in_flight_survives_another_configuration(files: Files, place:
 
 def test_another_span_of_silence_counts_for_open_channels(files: Files, place: Path) -> None:
     async def scenario() -> None:
-        lines: asyncio.Queue[bytes] = asyncio.Queue()
-
-        async def on_demand(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while True:
-                writer.write(await lines.get())
-
+        guest, heartbeat = OnDemand(), b'{"__name__":"heartbeat"}'
         files.write("unresponsive-after = 3600")
-        async with SimulatedVm(place / "ports/web", on_demand) as vm, files.running() as daemon:
-            lines.put_nowait(b'{"__name__":"heartbeat"}\n')
+        async with SimulatedVm(place / "ports/web", guest) as vm, files.running() as daemon:
+            guest.say(heartbeat)
             await daemon.until_guest("web", in_state("responsive"))
             files.write("unresponsive-after = 0.1")
             assert await reload(daemon) == "changed: unresponsive-after"
-            lines.put_nowait(b'{"__name__":"heartbeat"}\n')
+            guest.say(heartbeat)
             await daemon.until_guest("web", in_state("unresponsive"))
             files.write("unresponsive-after = 3600")
             await reload(daemon)
-            lines.put_nowait(b'{"__name__":"heartbeat"}\n')
+            guest.say(heartbeat)
             await daemon.until_guest("web", in_state("responsive"))
             assert vm.connections == 1
 
     run(scenario())
 
 
-def test_other_limits_count_for_open_channels(files: Files, place: Path) -> None:
+def fact(size: int) -> bytes:
+    return b'{"__name__":"fqdn","fqdn":"%b"}' % (b"x" * size)
+
+
+def test_another_limit_of_facts_counts_for_open_channels(files: Files, place: Path) -> None:
     async def scenario() -> None:
-        lines: asyncio.Queue[bytes] = asyncio.Queue()
-
-        async def on_demand(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while True:
-                writer.write(await lines.get())
-
-        def said_of(size: int) -> bytes:
-            return b'{"__name__":"fqdn","fqdn":"%b"}\n' % (b"x" * size)
-
-        async with SimulatedVm(place / "ports/web", on_demand) as vm, files.running() as daemon:
-            lines.put_nowait(said_of(2000))
+        guest = OnDemand()
+        async with SimulatedVm(place / "ports/web", guest) as vm, files.running() as daemon:
+            guest.say(fact(2000))
             await daemon.until_guest("web", lambda guest: "fqdn" in guest["facts"])
-            files.write(limits="facts-size = 1024\nmessage-rate = 1\nbyte-rate = 2048")
-            said = await reload(daemon)
-            assert said == "changed: [limits] message-rate, [limits] byte-rate, [limits] facts-size"
-            lines.put_nowait(said_of(3000))
+            files.write(limits="facts-size = 1024")
+            assert await reload(daemon) == "changed: [limits] facts-size"
+            guest.say(fact(3000))
             described = await daemon.until_guest("web", lambda guest: guest["counters"]["dropped"])
             assert described["counters"]["dropped"] == {"facts-too-large": 1}
             assert described["facts"]["fqdn"]["value"] == {"fqdn": "x" * 2000}
-            assert not described["channel"]["throttled"]
-            lines.put_nowait(said_of(4000) * 30)
+            assert vm.connections == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("limit", "line"), [("message-rate = 1", fact(1)), ("byte-rate = 1024", fact(1000))])
+def test_another_limit_of_rates_counts_for_open_channels(files: Files, place: Path, limit: str, line: bytes) -> None:
+    async def scenario() -> None:
+        guest = OnDemand()
+        async with SimulatedVm(place / "ports/web", guest) as vm, files.running() as daemon:
+            guest.say(*[line] * 30)
+            before = await daemon.until_guest("web", lambda guest: guest["counters"]["lines"] == 30)
+            assert not before["channel"]["throttled"]
+            files.write(limits=limit)
+            assert await reload(daemon) == f"changed: [limits] {limit.partition(' ')[0]}"
+            guest.say(*[line] * 30)
             await daemon.until_guest("web", lambda guest: guest["channel"]["throttled"])
+            assert told(daemon, "throttled") == [("throttled", "web", {})]
             assert vm.connections == 1
 
     run(scenario())
@@ -992,7 +1006,31 @@ def test_files_that_are_changed_while_they_are_read_are_read_again(files: Files)
     run(scenario())
 
 
-def test_a_daemon_that_stops_reads_nothing_any_more(files: Files) -> None:
+def test_a_daemon_that_stops_reads_nothing_any_more(files: Files, place: Path) -> None:
+    answers = Answers(held=True)
+    reads: list[None] = []
+
+    def read() -> Configuration:
+        reads.append(None)
+        return files.read()
+
+    async def scenario() -> None:
+        vm = SimulatedVm(place / "ports/web", speaking(answers=answers))
+        async with vm, running(files.read(), read) as daemon:
+            await daemon.until_guest("web", agreed_on(3))
+            client = await waiting_for(daemon, "web", answers)
+            daemon.daemon.stop()
+            daemon.daemon.reload()
+            with pytest.raises(Stopping):
+                await daemon.send("web", "lifecycle-event", EVENT)
+            answers.release()
+            await client
+        assert reads == []
+
+    run(scenario())
+
+
+def test_what_is_read_while_the_daemon_stops_is_not_waited_for(files: Files) -> None:
     gate, reading = threading.Event(), threading.Event()
 
     def read() -> Configuration:
@@ -1004,8 +1042,6 @@ def test_a_daemon_that_stops_reads_nothing_any_more(files: Files) -> None:
         async with running(files.read(), read) as daemon:
             daemon.daemon.reload()
             await until(reading.is_set)
-            daemon.daemon.stop()
-            daemon.daemon.reload()
         assert told(daemon, "configuration") == []
         gate.set()
 
