@@ -60,8 +60,8 @@ _RENAME = (
 
 #: Of the changes of one guest, keeps as many as are given.
 _TRIM = """
-DELETE FROM changes WHERE guest = ?1 AND rowid NOT IN
-(SELECT rowid FROM changes WHERE guest = ?1 ORDER BY rowid DESC LIMIT ?2)
+DELETE FROM changes WHERE guest = :guest AND rowid NOT IN
+(SELECT rowid FROM changes WHERE guest = :guest ORDER BY rowid DESC LIMIT :kept)
 """
 
 #: In one statement, so that another program that makes them is seen before or after it, never in between.
@@ -270,7 +270,8 @@ def _apply(connection: sqlite3.Connection, batch: Batch) -> None:
     connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", batch.facts)
     changes = list(batch.changes)
     connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?)", changes)
-    connection.executemany(_TRIM, {(change.guest, HISTORY) for change in changes})
+    changed = {change.guest for change in changes}
+    connection.executemany(_TRIM, ({"guest": guest, "kept": HISTORY} for guest in changed))
     connection.executemany("INSERT OR REPLACE INTO commands VALUES (?, ?, ?, ?, ?)", batch.commands)
     connection.executemany("DELETE FROM commands WHERE reply_id = ?", ((reply_id,) for reply_id in batch.answered))
 

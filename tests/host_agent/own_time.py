@@ -21,11 +21,13 @@ class OwnTimeLoop(asyncio.SelectorEventLoop):
     """The loop.
 
     :ivar now: its clock, in seconds; whatever takes time moves it.
+    :ivar turns: how many it has made.
     :ivar problems: what it was told of errors that nobody caught.
     """
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.turns = 0
         self.problems: list[dict[str, Any]] = []
         super().__init__(_SkippingSelector(self))
         self.set_exception_handler(lambda _, context: self.problems.append(context))
@@ -52,6 +54,7 @@ class _SkippingSelector(selectors.DefaultSelector):
             assert timeout is not None, "nothing will ever happen again"
             self._loop.now += timeout
         self._loop.now += TURN
+        self._loop.turns += 1
         return ready
 
 

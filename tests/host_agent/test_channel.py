@@ -461,6 +461,10 @@ def test_a_guest_that_does_not_read_costs_no_turn_of_the_loop() -> None:
         async with open_line() as (_, line):
             await line.agree()
             line.congest()
+            await moment()
+            before = own_loop().turns
+            await moment()
+            assert own_loop().turns - before < 10
             await asyncio.sleep(10)
             line.end.send(HEARTBEAT)
             await asyncio.sleep(10)
@@ -676,6 +680,21 @@ def test_a_throttled_guest_that_did_not_read_is_written_to_as_soon_as_it_reads(c
             assert host.meter.unsent == 0
             await asyncio.sleep(RESERVE * 2)
             assert line.lines == lines_then + 1
+
+    in_own_time(scenario())
+
+
+def test_a_throttled_guest_that_sends_on_and_does_not_read_costs_no_turn_of_the_loop() -> None:
+    async def scenario() -> None:
+        async with open_line(Limits(message_rate=10)) as (_, line):
+            await line.agree()
+            line.end.send(HEARTBEAT * 200)
+            await moment()
+            line.congest()
+            line.end.send(HEARTBEAT)
+            before = own_loop().turns
+            await moment()
+            assert own_loop().turns - before < 10
 
     in_own_time(scenario())
 

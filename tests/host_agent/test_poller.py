@@ -19,7 +19,8 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 def _in_uvloop(scenario: Coroutine[Any, Any, None]) -> None:
-    uvloop = pytest.importorskip("uvloop")
+    import uvloop
+
     loop = uvloop.new_event_loop()
     try:
         loop.run_until_complete(scenario)
@@ -40,6 +41,8 @@ def _first_uvloop() -> None:
 def run(request: pytest.FixtureRequest) -> Run:
     """Runs a scenario in each loop that the daemon may have."""
     runner: Run = request.param
+    if runner is _in_uvloop:
+        pytest.importorskip("uvloop")
     return runner
 
 
