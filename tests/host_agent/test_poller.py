@@ -141,7 +141,7 @@ def test_an_end_is_news_whatever_is_wanted(run: Run, events: int) -> None:
     run(scenario())
 
 
-def test_of_what_is_ignored_not_even_the_end_is_news(run: Run) -> None:
+def test_of_what_is_ignored_not_even_the_end_is_news_until_it_is_watched_again(run: Run) -> None:
     async def scenario() -> None:
         with polling() as poller, Sockets(2) as sockets:
             ignored, noticed = list[None](), list[None]()
@@ -154,6 +154,8 @@ def test_of_what_is_ignored_not_even_the_end_is_news(run: Run) -> None:
             await until(lambda: len(noticed) > 3)
             assert ignored == []
             assert len(poller) == 1
+            poller.watch(sockets.near[0].fileno(), READ, lambda: ignored.append(None))
+            await until(lambda: ignored)
 
     run(scenario())
 
@@ -243,7 +245,7 @@ def test_an_error_at_one_owner_is_told_and_costs_no_other_its_turn(run: Run, cap
     assert caplog.records[0].exc_info is not None
 
 
-def test_who_is_let_go_in_the_same_batch_is_not_called_any_more(run: Run) -> None:
+def test_who_is_let_go_in_the_same_batch_is_not_called_any_more(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         with polling() as poller, Sockets(2) as sockets:
             calls: list[int] = []
@@ -261,6 +263,7 @@ def test_who_is_let_go_in_the_same_batch_is_not_called_any_more(run: Run) -> Non
             assert calls == [0]
 
     run(scenario())
+    assert caplog.messages == []
 
 
 def test_an_event_of_a_socket_that_was_closed_makes_the_one_with_its_number_look_and_find_nothing(run: Run) -> None:

@@ -41,7 +41,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 0
     os.sched_setaffinity(0, {GUESTS_CORE})
     # Whoever ends the soak ends all that it has started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("soak: told to stop"))
     print(_heading(parsed, options), flush=True)
     try:
         outcome = run.play(options)

@@ -31,8 +31,8 @@ READ = 0.5
 #: What was sent is in the state file after so many seconds.
 SAVED = 3.0
 
-#: How calls may end; what is refused was never sent.
-DONE, FAILED, TIMED_OUT, STOPPING, UNREACHABLE = "done", "failed", "timed-out", "stopping", "unreachable"
+#: How calls may end: ``SENT`` is one that waits for no completion. What is refused was never sent.
+DONE, FAILED, SENT, TIMED_OUT, STOPPING, UNREACHABLE = "done", "failed", "sent", "timed-out", "stopping", "unreachable"
 
 
 class Call(NamedTuple):

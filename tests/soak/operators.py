@@ -19,7 +19,7 @@ from host_agent import client as api
 from host_agent.client import Client, ClientError, Event, Events
 from host_agent.feed import LIMIT
 
-from .ledger import DONE, FAILED, STOPPING, TIMED_OUT, UNREACHABLE, Call, Ledger
+from .ledger import DONE, FAILED, SENT, STOPPING, TIMED_OUT, UNREACHABLE, Call, Ledger
 from .subject import Subject
 
 #: A daemon that does not answer for so long hangs, in seconds.
@@ -127,7 +127,7 @@ class Crew:
 
 
 class Operator:
-    """Commands guests: whichever, and whatever it is up to.
+    """Commands guests: whichever, and whatever it is up to. Half of its commands it does not wait for.
 
     :param timeouts: how long it waits for a completion, in seconds; one of these.
     :param names: gives the names that guests have now.
@@ -152,16 +152,17 @@ class Operator:
         names = self._names()
         guest = names[self._draw.randrange(len(names))]
         kind = self._draw.choice(_LIFECYCLES)
-        timeout = self._draw.choice(self._timeouts)
+        wait = self._draw.random() < 0.5
+        timeout = self._draw.choice(self._timeouts) if wait else max(self._timeouts)
         began_at = time.monotonic()
-        outcome, reply_id, text = self._send(guest, kind, timeout)
+        outcome, reply_id, text = self._send(guest, kind, timeout, wait)
         ended_at = time.monotonic()
         self._ledger.note_call(Call(guest, began_at, ended_at, outcome, reply_id, text))
         time.sleep(self._draw.uniform(0.0, 0.1) + (_PAUSE if outcome in (STOPPING, UNREACHABLE) else 0.0))
 
-    def _send(self, guest: str, kind: str, timeout: float) -> tuple[str, Optional[str], str]:
+    def _send(self, guest: str, kind: str, timeout: float, wait: bool) -> tuple[str, Optional[str], str]:
         try:
-            answer = self._subject.client.send(guest, "lifecycle-event", {"type": kind}, timeout=timeout)
+            answer = self._subject.client.send(guest, "lifecycle-event", {"type": kind}, timeout=timeout, wait=wait)
         except api.TimedOut as error:
             return TIMED_OUT, error.reply_id, ""
         except api.Stopping:
@@ -170,6 +171,8 @@ class Operator:
             return error.kind, None, str(error)
         except ClientError as error:
             return UNREACHABLE, None, str(error)
+        if not wait:
+            return SENT, answer.reply_id, ""
         return (FAILED if answer.failed else DONE), answer.reply_id, ""
 
 
