@@ -20,6 +20,7 @@ class Reason(enum.Enum):
     GUEST_WITHOUT_VERSION = "the guest sends no version"
     GUEST_INVALID_VERSION = "the guest sends an invalid version"
     CHANNEL = "the channel was opened anew or the host went away"
+    HOST_RECONFIGURED = "the host was given another maximum"
     REFRESH = "the host asked for everything again"
     PUSH = "the host says so"
 

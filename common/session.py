@@ -357,13 +357,13 @@ class HostSession(Session):
         self._begin()
         self.responsive = False
         self._out.append(b"\n")
-        self._start(now)
+        self._start(events.Reason.CHANNEL, now)
 
     def support(self, supported: Optional[Version], now: float) -> None:
         """Have another highest version from now on; under an open channel everything is agreed on afresh."""
         self.supported = self.negotiation.supported = supported
         if self._open:
-            self._start(now)
+            self._start(events.Reason.HOST_RECONFIGURED, now)
 
     def disconnected(self) -> None:
         """The channel is gone."""
@@ -381,9 +381,9 @@ class HostSession(Session):
             self._queue(messages.Refresh(api_version=int(self.supported), host_id=self._host_id))
         self._refresh_due = False
 
-    def _start(self, now: float) -> None:
+    def _start(self, reason: events.Reason, now: float) -> None:
         """Forget what belonged to another channel or another maximum, and ask the guest for everything."""
-        self._report_end_of_agreement()
+        self._report_end_of_agreement(reason)
         self.negotiation.connected()
         self._agent_id = None
         self._agent_restarted = False
@@ -470,9 +470,8 @@ class HostSession(Session):
             self._agent_restarted = False
         self._advertised_then = state.advertised
 
-    def _report_end_of_agreement(self) -> None:
+    def _report_end_of_agreement(self, reason: events.Reason) -> None:
         if self._reported:
-            reason = events.Reason.CHANNEL
             self._events.append(events.VersionChanged(self._reported, Version.V0, reason, reason.value))
 
     def _reason(self) -> events.Reason:

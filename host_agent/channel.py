@@ -95,7 +95,7 @@ class Channel:
         self._watch()
         if self._socket is not None:
             now = self._around.clock()
-            self._guest.connected(now, self._flush)
+            self._guest.connected(now, self._catch_up)
             self._settle(now)
 
     def close(self, why: str) -> None:
@@ -162,12 +162,6 @@ class Channel:
 
     # ---- What goes out ----
 
-    def _flush(self) -> None:
-        """Write what the session has to send."""
-        data = self._session.data_to_send()
-        if data and self._socket is not None:
-            self._write(self._unsent + data)
-
     def _write(self, data: bytes) -> None:
         assert self._socket is not None  # noqa: S101 - an open channel has one
         try:
@@ -224,6 +218,10 @@ class Channel:
             self._write(self._unsent + data)
         if self._socket is not None:
             self._alarm.set(self._session.next_deadline())
+
+    def _catch_up(self) -> None:
+        """Somebody else called the session."""
+        self._settle(self._around.clock())
 
     def _ring(self) -> None:
         now = self._around.clock()

@@ -81,10 +81,10 @@ class Guest:
         "_changed_at",
         "_changes",
         "_facts_size",
-        "_flush",
         "_futile",
         "_journal",
         "_reason",
+        "_settle",
         "_shared",
         "_since",
         "_standing",
@@ -117,7 +117,7 @@ class Guest:
         self._reason: Optional[str] = None
         self._changed_at: Optional[float] = None
         self._facts_size = 0
-        self._flush: Optional[Callable[[], None]] = None
+        self._settle: Optional[Callable[[], None]] = None
         self._journal = Journal(name, shared.call_at)
         self._telling = Budget(_TELLING)
         self._futile = False
@@ -158,12 +158,12 @@ class Guest:
         """Attempts to connect keep failing; to be told once for all in a row."""
         self._journal.say("unreachable", f"can't connect to {self.path}: {why}; trying again", now, logging.WARNING)
 
-    def connected(self, now: float, flush: Optional[Callable[[], None]] = None) -> None:
+    def connected(self, now: float, settle: Optional[Callable[[], None]] = None) -> None:
         """A channel was opened; the session has what must be written on it.
 
-        :param flush: writes what the session has to send.
+        :param settle: does what must follow a call to the session from here.
         """
-        self._flush = flush
+        self._settle = settle
         self.session.connected(now)
         self._enter(State.CONNECTED, now)
         if not self._futile:
@@ -172,7 +172,7 @@ class Guest:
     def disconnected(self, why: str, now: float) -> None:
         """The channel is gone. One that never carried a message is told of once, however often it comes and goes."""
         heard = self.heard
-        self._flush = None
+        self._settle = None
         self.session.disconnected()
         self.throttle(False)
         self._enter(State.CONNECTING, now, None if self._futile else why)
@@ -201,7 +201,7 @@ class Guest:
         :raises EncodingError: it can't be put on a line.
         """
         self.session.send(message)
-        self._write()
+        self._follow_up()
 
     def refresh(self, now: float) -> None:
         """Ask it for everything again.
@@ -209,16 +209,21 @@ class Guest:
         :raises SendRefused: it can't be asked now.
         """
         self.session.refresh(now)
-        self._write()
+        self._follow_up()
 
     def support(self, session_maximum: Any, now: float) -> None:
         """The host supports another version from now on."""
         self.session.support(session_maximum, now)
-        self._write()
+        self._follow_up()
 
-    def _write(self) -> None:
-        if self._flush is not None:
-            self._flush()
+    def be_patient(self, seconds: float) -> None:
+        """Call it unresponsive after another time of silence from now on."""
+        self.session.silence_limit = seconds
+        self._follow_up()
+
+    def _follow_up(self) -> None:
+        if self._settle is not None:
+            self._settle()
 
     # ---- What it says ----
 

@@ -85,7 +85,7 @@ class Household:
         self._forget_absent()
         now = self._loop.time()
         for guest in self.registry:
-            guest.session.silence_limit = configuration.unresponsive_after
+            guest.be_patient(configuration.unresponsive_after)
             if configuration.max_api_version != old.max_api_version:
                 guest.support(configuration.max_api_version, now)
 

@@ -749,7 +749,7 @@ def test_a_change_of_what_a_host_supports_ends_an_agreement_and_begins_another()
     host = _host(advertised=3)
     host.support(Version.V1, 5.0)
     _heartbeat(host, apiVersion=3, now=6.0)
-    assert _changes(host) == [(3, 0, events.Reason.CHANNEL), (0, 1, events.Reason.FIRST_AGREEMENT)]
+    assert _changes(host) == [(3, 0, events.Reason.HOST_RECONFIGURED), (0, 1, events.Reason.FIRST_AGREEMENT)]
 
 
 def test_without_a_channel_another_version_counts_from_the_next_one() -> None:

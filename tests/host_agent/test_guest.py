@@ -600,3 +600,11 @@ def test_facts_and_counters_can_be_left_out() -> None:
 
 def test_the_limits_are_the_promised_ones() -> None:
     assert (guest_module.HISTORY, guest_module.TELLING_RATE) == (20, 3.0)
+
+
+def test_another_patience_counts_at_once_for_a_guest_that_is_silent_already() -> None:
+    guest = make_guest()
+    followed: list[float] = []
+    guest.connected(0.0, lambda: followed.append(guest.session.silence_limit))
+    guest.be_patient(3.0)
+    assert followed == [3.0]

@@ -18,7 +18,7 @@ def test_a_fact_says_what_its_line_said(row: Row) -> None:
     arguments = arguments_for(row)
     fact = Fact.of(row.name, arguments, 12.5)
     assert fact.heard_at == 12.5
-    assert codec.decode(fact.line) == (row.name, arguments)
+    assert fact.line + b"\n" == codec.encode(row.name, arguments)
     assert json.loads(json.dumps(fact.arguments())) == json.loads(fact.text) == arguments
 
 
