@@ -667,7 +667,7 @@ def test_a_throttled_guest_that_did_not_read_is_written_to_as_soon_as_it_reads(c
     async def scenario() -> None:
         async with open_line(Limits(message_rate=10)) as (host, line):
             await line.agree()
-            sent = line.congest() if congested_first else []
+            sent, lines_before = line.congest() if congested_first else [], line.lines
             line.end.send(HEARTBEAT * 200)
             await moment()
             assert line.guest.throttled
@@ -679,7 +679,7 @@ def test_a_throttled_guest_that_did_not_read_is_written_to_as_soon_as_it_reads(c
             assert line.lines == lines_then
             assert host.meter.unsent == 0
             await asyncio.sleep(RESERVE * 2)
-            assert line.lines == lines_then + 1
+            assert line.lines == lines_before + 200 + 1
 
     in_own_time(scenario())
 

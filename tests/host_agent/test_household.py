@@ -197,6 +197,7 @@ def test_a_renamed_vm_keeps_what_is_known_of_it(place: Path, caplog: pytest.LogC
                 assert (guest.name, guest.uuid) == ("shop", ONE)
                 assert guest.facts["timezone"].arguments() == {"zone": "CET", "offset": 60}
                 assert house.told("guest-renamed") == [("guest-renamed", "shop", {"old": "web"})]
+                await until(lambda: vm.connections == 2 and agreed(guest, 3))
                 answers.release()
                 assert sent.answer is not None
                 assert (await sent.answer).done
