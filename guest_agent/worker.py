@@ -40,6 +40,9 @@ _REAPINGS, _REST = 20, 0.001
 
 _HEAD = 4
 _UNEXPECTED = 1
+
+#: After so long, in seconds, whatever can't raise an error is over.
+_MOMENT = 0.001
 _STANDARD_ERROR = 2
 _READ_SIZE = 65536
 _FOR_THE_AGENT = (signal.SIGINT, signal.SIGHUP)
@@ -177,6 +180,8 @@ def _take_signals() -> None:
     """Leave on SIGTERM, and take no notice of what is meant for the agent."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGALRM, _leave)
+    sys.unraisablehook = _leave_a_moment_later
     for number in _FOR_THE_AGENT:
         signal.signal(number, _take_no_notice)
 
@@ -184,6 +189,14 @@ def _take_signals() -> None:
 def _leave(*_: object) -> None:
     signal.signal(signal.SIGTERM, _take_no_notice)
     raise SystemExit(_UNEXPECTED)
+
+
+def _leave_a_moment_later(dropped: Any) -> None:
+    """Python drops what is raised where nothing can be, as in the callback of a weak reference: raise it behind that."""
+    if isinstance(dropped.exc_value, SystemExit):
+        signal.setitimer(signal.ITIMER_REAL, _MOMENT)
+    elif dropped.exc_value is not None:
+        _lament(dropped.exc_value)
 
 
 def _take_no_notice(*_: object) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import termios
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -297,6 +298,40 @@ def test_a_worker_that_is_asked_to_leave_cleans_up_first(start: Start, capfd: py
     assert finish(one) == ["cleaned up"]
     assert one.status == UNEXPECTED
     assert said(capfd) == ""
+
+
+class Fleeting:
+    """Goes away."""
+
+
+def test_a_worker_that_is_asked_where_nothing_can_be_raised_leaves_behind_that(
+    start: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def job(report: Report) -> None:
+        fleeting = Fleeting()
+        watched = weakref.ref(fleeting, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        try:
+            del fleeting
+            report(watched() is None)
+            hang()
+        finally:
+            report("cleaned up")
+
+    one = start(job)
+    assert finish(one) == [True, "cleaned up"]
+    assert one.status == UNEXPECTED
+    assert said(capfd) == ""
+
+
+def test_a_worker_says_what_else_was_dropped(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    def job(_: Report) -> None:
+        fleeting = Fleeting()
+        watched = weakref.ref(fleeting, lambda _: 1 / 0)
+        del fleeting
+        assert watched() is None
+
+    assert finish(start(job)) == []
+    assert "ZeroDivisionError" in said(capfd)
 
 
 def test_a_worker_that_is_asked_twice_is_not_disturbed_in_cleaning_up(start: Start, gate: Gate) -> None:
