@@ -192,6 +192,11 @@ class SimulatedVm:
                 self.path.unlink()
                 self.path.parent.rmdir()
 
+    @property
+    def talking(self) -> bool:
+        """Whether a host is at the other end, as far as the guest has noticed."""
+        return bool(self._tasks)
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._server is None:
             writer.transport.abort()

@@ -614,12 +614,13 @@ def test_a_completion_that_comes_after_a_restart_finds_its_command(place: Path, 
     process = start_daemon("--drain", "0.1", "--state", state).wait_ready()
 
     async def scenario() -> None:
-        async with SimulatedVm(place / "ports/web", speaking(answers=answers)):
+        async with SimulatedVm(place / "ports/web", speaking(answers=answers)) as vm:
             client = await commanded(place, process, answers)
             assert await stop(process) == 0
             with pytest.raises(Stopping, match="whether lifecycle-event was carried out is not known: look at the guest"):
                 await client
             (asked,) = answers.asked
+            await until(lambda: not vm.talking)
             async with running(make_configuration(place, state=state)) as daemon:
                 ((reply_id, left),) = [
                     (each["reply_id"], each["left_s"]) for each in (await daemon.guest("web"))["commands"]
@@ -658,12 +659,14 @@ def test_what_was_in_flight_in_a_daemon_that_was_killed_is_found_too(place: Path
     process = start_daemon("--state", state).wait_ready()
 
     async def scenario() -> None:
-        async with SimulatedVm(place / "ports/web", speaking(answers=answers)):
+        async with SimulatedVm(place / "ports/web", speaking(answers=answers)) as vm:
             client = await commanded(place, process, answers)
             await until(lambda: in_file(state) == [answers.asked[0].reply_id])
             process.kill()
             with pytest.raises(ClientError):
                 await client
+            # Said to the daemon that was killed, it would be lost.
+            await until(lambda: not vm.talking)
             answers.release()
             async with running(make_configuration(place, state=state)) as daemon:
                 await until(lambda: told(daemon, "completion"))
