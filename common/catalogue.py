@@ -3,14 +3,16 @@
 Both agents, the documentation and the tests read it; nothing else knows the version of a message. A later API version is
 a member in ``versions``, classes in ``messages`` and rows here.
 
-Versions 0–3 are those of the deployed oVirt agents and never change.
+Versions 0–3 are those of the deployed oVirt agents and never change; what came later to one of their messages, as the
+completion that any command may have, is said to come later, and is not written to them.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Optional
+from types import MappingProxyType
+from typing import Any, NamedTuple, Optional, Union
 
 from . import messages
 from .versions import Version
@@ -30,6 +32,23 @@ class Row(NamedTuple):
     direction: Direction
     since: Version
     message_class: type[messages.Message]
+    #: From which version on it may carry a reply id, which asks for a completion; None: never.
+    answered: Optional[Version] = None
+    #: Arguments that came later than the message, by their names on the wire: from which version on each may be written.
+    later: Mapping[str, Version] = MappingProxyType({})
+    #: Whether the guest must have said that it carries it out; else it need only not have said that it doesn't.
+    needs_capability: bool = False
+    #: Whether it gives power over everything in the guest, which has it turned off until its configuration turns it on.
+    dangerous: bool = False
+    #: Whether it means the moment at which it is given: one that was lost is not sent again.
+    momentary: bool = False
+    #: How long carrying it out may take where that is known: seconds, or the argument that says so.
+    duration: Union[float, str, None] = None
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it is for the host's operators to send; not what negotiates, nor what a guest sends back."""
+        return self.direction is Direction.TO_GUEST and issubclass(self.message_class, messages.Command)
 
     @property
     def is_fact(self) -> bool:
@@ -72,7 +91,18 @@ class Catalogue:
 
 _H = Direction.TO_HOST
 _G = Direction.TO_GUEST
-_V0, _V1, _V2, _V3 = Version.V0, Version.V1, Version.V2, Version.V3
+_V0, _V1, _V2, _V3, _V4, _V5 = Version.V0, Version.V1, Version.V2, Version.V3, Version.V4, Version.V5
+
+
+def _command(since: Version, name: str, message_class: type[messages.Message], answered: Version = _V4) -> Row:
+    """A command of the first versions, which knew completions of a few commands only."""
+    return Row(name, _G, since, message_class, answered)
+
+
+def _capability(name: str, message_class: type[messages.Message], **more: Any) -> Row:
+    """A command that some guests carry out and others don't, and that says so itself."""
+    return Row(name, _G, _V5, message_class, _V5, needs_capability=True, **more)
+
 
 CATALOGUE = Catalogue(
     (
@@ -97,16 +127,31 @@ CATALOGUE = Catalogue(
         Row("os-info", _H, _V2, messages.OsInfo),
         Row("timezone", _H, _V2, messages.Timezone),
         Row("containers", _H, _V3, messages.Containers),
-        Row("completion", _H, _V3, messages.Completion),
+        Row("completion", _H, _V3, messages.Completion, later={"result": _V4, "error": _V4}),
+        Row("capabilities", _H, _V4, messages.Capabilities),
+        Row("unsupported", _H, _V4, messages.Unsupported),
         Row("refresh", _G, _V0, messages.Refresh),
         Row("api-version", _G, _V0, messages.ApiVersion),
-        Row("lock-screen", _G, _V0, messages.LockScreen),
-        Row("log-off", _G, _V0, messages.LogOff),
-        Row("login", _G, _V0, messages.Login),
-        Row("shutdown", _G, _V0, messages.Shutdown),
-        Row("hibernate", _G, _V0, messages.Hibernate),
-        Row("echo", _G, _V0, messages.Echo),
-        Row("set-number-of-cpus", _G, _V1, messages.SetNumberOfCpus),
-        Row("lifecycle-event", _G, _V3, messages.LifecycleEvent),
+        _command(_V0, "lock-screen", messages.LockScreen),
+        _command(_V0, "log-off", messages.LogOff),
+        _command(_V0, "login", messages.Login),
+        _command(_V0, "shutdown", messages.Shutdown),
+        _command(_V0, "hibernate", messages.Hibernate),
+        _command(_V0, "echo", messages.Echo),
+        _command(_V1, "set-number-of-cpus", messages.SetNumberOfCpus),
+        _command(_V3, "lifecycle-event", messages.LifecycleEvent, answered=_V3),
+        _capability("filesystem-freeze", messages.FilesystemFreeze, momentary=True),
+        _capability("filesystem-thaw", messages.FilesystemThaw),
+        _capability("filesystem-status", messages.FilesystemStatus),
+        _capability("filesystem-trim", messages.FilesystemTrim, duration=3600.0),
+        _capability("set-time", messages.SetTime, momentary=True),
+        _capability("suspend", messages.Suspend),
+        _capability("load", messages.Load),
+        _capability("users", messages.Users),
+        _capability("exec", messages.Exec, dangerous=True, duration="timeout"),
+        _capability("ssh-keys", messages.SshKeys, dangerous=True),
+        _capability("set-password", messages.SetPassword, dangerous=True),
+        _capability("file-read", messages.FileRead, dangerous=True),
+        _capability("file-write", messages.FileWrite, dangerous=True),
     )
 )

@@ -28,8 +28,8 @@ NAME = "__name__"
 #: How deep arrays and objects may nest; the deepest message of the table needs 4.
 DEPTH_LIMIT = 32
 
-#: How many commas a line may have. A line of nothing but members costs many times what its size costs otherwise, and
-#: whoever reads it has others to serve; a list of all packages of a large machine has a few thousand.
+#: How many commas a line may have outside of its strings. A line of nothing but members costs many times what its size
+#: costs otherwise, and whoever reads it has others to serve; a list of all packages of a large machine has a few thousand.
 MEMBERS_LIMIT = 20_000
 
 _SUSPICIOUS = re.compile(
@@ -64,7 +64,7 @@ def decode(line: bytes) -> tuple[str, dict[str, Any]]:
     :returns: the message's name and its arguments.
     :raises MalformedLine: the line is not one JSON object with a name that is a non-empty string, or it has too much in it.
     """
-    if line.count(b",") > MEMBERS_LIMIT:
+    if line.count(b",") > MEMBERS_LIMIT and _count_members(line) > MEMBERS_LIMIT:
         raise errors.MalformedLine(f"more than {MEMBERS_LIMIT} members", line)
     try:
         value = ujson.loads(line) if _is_plain(line) else _read_with_care(line.decode("utf-8", "replace"))
@@ -92,6 +92,12 @@ def encode(name: str, arguments: Mapping[str, object]) -> bytes:
     if len(line) >= framing.LINE_LIMIT:
         raise errors.EncodingError(f"{name}: {len(line)} bytes, a line must stay below {framing.LINE_LIMIT}")
     return line + b"\n"
+
+
+def _count_members(line: bytes) -> int:
+    """How many commas stand outside of strings."""
+    without_escapes = line.replace(rb"\\", b"").replace(rb"\"", b"")
+    return b"".join(without_escapes.split(b'"')[::2]).count(b",")
 
 
 def _is_plain(line: bytes) -> bool:

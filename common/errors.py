@@ -10,7 +10,8 @@
     │       ├── Congested           the peer does not read
     │       ├── NotInCatalogue      no such message in this direction
     │       ├── NotForCallers       a message that the session sends by its own rules
-    │       └── VersionTooLow       the message is newer than what was agreed
+    │       ├── VersionTooLow       the message is newer than what was agreed
+    │       └── Disabled            the guest has not said that it carries the command out, or says that it doesn't
     └── RemoteProtocolError         they are wrong: it costs at most the line it came in
         ├── MalformedLine           not one JSON object with a name
         └── InvalidArguments        a required argument is missing or of a wrong type
@@ -20,6 +21,7 @@ A remote error never leaves a session: it is counted and reported as an event. B
 
 from __future__ import annotations
 
+import enum
 from typing import Optional
 
 #: How much of a bad line an error keeps and a log line shows, in bytes.
@@ -77,6 +79,27 @@ class VersionTooLow(SendRefused):
         self.spoken = spoken
         self.upgrade = upgrade
         super().__init__(f"{name} needs API {needed}, spoken is API {spoken}{_remedy(upgrade)}")
+
+
+class Want(enum.Enum):
+    """Why a guest that understands a command is not sent it."""
+
+    OFF = "its configuration has it turned off"
+    NOT_OFFERED = "it does not offer it"
+    UNSAID = "it has not said yet what it carries out"
+
+
+class Disabled(SendRefused):
+    """The guest has not said that it carries the command out, or says that it doesn't.
+
+    :ivar name: the command's wire name.
+    :ivar want: what is missing.
+    """
+
+    def __init__(self, name: str, want: Want) -> None:
+        self.name = name
+        self.want = want
+        super().__init__(f"{name} is not for this guest: {want.value}")
 
 
 class MalformedLine(RemoteProtocolError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Union
+from typing import Optional, Union
 
 from . import messages
 from .records import Record, field
@@ -40,12 +40,28 @@ class VersionChanged(Record):
 class MessageReceived(Record):
     """A message of the table came in, in the right direction and not newer than supported.
 
-    A host also reports the *line* that it came in, which is the most compact form in which it can be kept.
+    A host also reports the *line* that it came in, which is the most compact form in which it can be kept; a guest the
+    *reply_id* of a command that is to be answered.
     """
 
     name: str
     message: messages.Message
     line: bytes = field(default=b"", secret=True)
+    reply_id: Optional[str] = None
+
+
+class CommandRejected(Record):
+    """The host sent what this guest can't carry out, and is to be told: *code* and *reason* say why.
+
+    :ivar name: as the host wrote it, cut to a bounded length; for the host only, since a line that was cut can have made a
+        name of a password.
+    :ivar reply_id: None: no completion is asked for.
+    """
+
+    name: str = field(secret=True)
+    reply_id: Optional[str]
+    code: messages.Code
+    reason: str
 
 
 class Responsive(Record):
@@ -81,6 +97,7 @@ class FactsWanted(Record):
 Event = Union[
     VersionChanged,
     MessageReceived,
+    CommandRejected,
     Responsive,
     Unresponsive,
     AgentRestarted,

@@ -11,10 +11,14 @@ and is named as mistyped: what negotiates must not be lost with a bad figure bes
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from . import errors, records
+
+#: More seconds than anybody waits. The system's calls that wait can't express every longer span.
+_YEAR = 365 * 86400
 
 
 class Kind(NamedTuple):
@@ -86,12 +90,21 @@ class _Travel(NamedTuple):
     lenient: bool
 
 
-def argument(wire: str, kind: Kind, *, default: Any = records.REQUIRED, lenient: bool = False, secret: bool = False) -> Any:
+def argument(
+    wire: str,
+    kind: Kind,
+    *,
+    default: Any = records.REQUIRED,
+    lenient: bool = False,
+    secret: bool = False,
+    private: bool = False,
+) -> Any:
     """Declare a field as the argument *wire*; without a *default* it is required.
 
-    A *lenient* one takes its default when it is mistyped. A *secret* one never shows in the message's repr.
+    A *lenient* one takes its default when it is mistyped. Neither a *secret* one nor a *private* one shows in the message's
+    repr; a secret one, as a password, has no place on a command line either.
     """
-    return records.field(default=default, secret=secret, meaning=_Travel(wire, kind, lenient))
+    return records.field(default=default, secret=secret, private=private, meaning=_Travel(wire, kind, lenient))
 
 
 def rest() -> Any:
@@ -138,6 +151,24 @@ def _check_positive(value: Any) -> int:
     raise ValueError("not above 0")
 
 
+def _check_seconds(value: Any) -> float:
+    if type(value) in (int, float) and 0 < value <= _YEAR:
+        return value  # type: ignore[no-any-return]
+    raise ValueError("no number of seconds above 0 and up to a year")
+
+
+def _check_base64(value: Any) -> str:
+    text = _check_text(value)
+    try:
+        # Whatever the alphabet lacks would be skipped in silence.
+        canonical = binascii.b2a_base64(binascii.a2b_base64(text), newline=False).decode("ascii")
+    except ValueError:
+        canonical = ""
+    if canonical != text:
+        raise ValueError("no base64")
+    return text
+
+
 def _check_boolean(value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -150,10 +181,15 @@ def _check_number_text(value: Any) -> str:
     return str(_check_natural(value))
 
 
+ANY = Kind("any", lambda value: value)
 TEXT = Kind("str", _check_text, str)
 INTEGER = Kind("int", _check_integer, int)
 NATURAL = Kind("int ≥ 0", _check_natural)
 POSITIVE = Kind("int > 0", _check_positive)
+#: A number of seconds, not a whole one perhaps; up to a year.
+SECONDS = Kind("number > 0", _check_seconds)
+#: Bytes in standard base64 on one line, padded.
+BASE64 = Kind("base64", _check_base64)
 BOOLEAN = Kind("bool", _check_boolean, bool)
 #: A number that travels as a string, and that some peers write as one.
 NUMBER_TEXT = Kind("str, also int", _check_number_text)

@@ -1,22 +1,28 @@
 """One frozen class per message, and how each travels.
 
 A class says what a message means and which arguments it has; its name, direction and version stand in ``catalogue``.
-Names of arguments are the wire's, and so are their types (see ``fields``). Unknown arguments are ignored.
+Names of arguments are the wire's, and so are their types (see ``fields``). Unknown arguments are ignored. The reply id of a
+command is no argument of it: any command may have one, and the session adds and takes it (see ``session``).
 
-Units are those of the deployed agents: memory in KiB, disks in bytes, offsets in minutes, time-outs in seconds.
+Units are those of the deployed agents: memory in KiB, disks in bytes, offsets in minutes, time-outs in seconds. What later
+versions brought is in bytes and seconds; times are in nanoseconds since the epoch.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union
 
 from .fields import (
+    ANY,
+    BASE64,
     BOOLEAN,
     INTEGER,
     NATURAL,
     NUMBER_TEXT,
     POSITIVE,
+    SECONDS,
     TEXT,
     Argument,
     Rest,
@@ -94,6 +100,34 @@ class Message(Record):
 
 class Fact:
     """Marks a message that reports a state of the guest: the newest one replaces the one before."""
+
+
+class Command:
+    """Marks a message by which the host has the guest do something."""
+
+
+class Code(enum.Enum):
+    """Why a command failed, in the ``error`` of its completion."""
+
+    UNSUPPORTED = "unsupported"
+    DISABLED = "disabled"
+    INVALID_ARGUMENTS = "invalid-arguments"
+    FAILED = "failed"
+    TIMED_OUT = "timed-out"
+    BUSY = "busy"
+    FROZEN = "frozen"
+
+
+#: What each code says.
+CODES = {
+    Code.UNSUPPORTED: "the guest does not know this command",
+    Code.DISABLED: "the guest's configuration does not let the host give it",
+    Code.INVALID_ARGUMENTS: "an argument is missing, mistyped or out of bounds",
+    Code.FAILED: "it could not be done, or only in part",
+    Code.TIMED_OUT: "it took longer than it may, and was ended",
+    Code.BUSY: "the guest has too much to do",
+    Code.FROZEN: "file systems of the guest are frozen, so that it does nothing but thaw",
+}
 
 
 # ---- Negotiation ----
@@ -205,6 +239,17 @@ class Timezone(Message, Fact):
     offset: int = argument("offset", INTEGER)
 
 
+class Capabilities(Message, Fact):
+    """What the guest lets the host do.
+
+    A command that the guest knows is listed, with whether its configuration lets the host give it.
+    """
+
+    commands: Mapping[str, bool] = argument("commands", mapping_of(BOOLEAN))
+    #: What else the guest can do, by names that each stand for one thing for ever.
+    features: tuple[str, ...] = argument("features", list_of(TEXT))
+
+
 class Containers(Message, Fact):
     """Containers that run in the guest."""
 
@@ -247,28 +292,28 @@ class Uninstalled(Message):
 # ---- Commands of the host, and their answers ----
 
 
-class Echo(Message):
+class Echo(Message, Command):
     """Send the same arguments back; and what comes back."""
 
     more: Mapping[str, Any] = rest()
 
 
-class LockScreen(Message):
+class LockScreen(Message, Command):
     """Lock the screen."""
 
 
-class LogOff(Message):
+class LogOff(Message, Command):
     """Log the active user off."""
 
 
-class Login(Message):
+class Login(Message, Command):
     """Log a user in; the name is ``user`` or ``user@domain``."""
 
     username: str = argument("username", TEXT)
     password: str = argument("password", TEXT, secret=True)
 
 
-class Shutdown(Message):
+class Shutdown(Message, Command):
     """Shut the guest down after *timeout* seconds; *reboot* is the string ``True`` or ``False``."""
 
     timeout: int = argument("timeout", NATURAL)
@@ -276,30 +321,147 @@ class Shutdown(Message):
     reboot: str = argument("reboot", one_of("True", "False"))
 
 
-class Hibernate(Message):
+class Hibernate(Message, Command):
     """Suspend the guest to disk or to memory."""
 
     state: str = argument("state", one_of("disk", "mem"), default="disk")
 
 
-class SetNumberOfCpus(Message):
+class SetNumberOfCpus(Message, Command):
     """Bring CPUs on- or offline; the guest answers number-of-cpus."""
 
     count: int = argument("count", POSITIVE)
 
 
-class LifecycleEvent(Message):
-    """Something happens to the whole VM: the guest runs its hooks, then answers completion where there is a reply id."""
+class LifecycleEvent(Message, Command):
+    """Something happens to the whole VM: the guest runs its hooks."""
 
     #: Which of its events there are is known to the guest agent, which answers an unknown one, too.
     type: str = argument("type", TEXT)
     failure: Optional[bool] = argument("failure", BOOLEAN, default=None, lenient=True)
-    reply_id: Optional[str] = argument("reply_id", TEXT, default=None)
 
 
 class Completion(Message):
-    """The answer to a command with a reply id; more members depend on the command."""
+    """The answer to a command with a reply id; what *result* has depends on the command.
+
+    A guest that speaks a version without *result* and *error* may say in further members what they would.
+    """
 
     reply_id: str = argument("reply_id", TEXT)
     done: bool = argument("done", BOOLEAN)
+    result: Optional[Mapping[str, Any]] = argument("result", mapping_of(ANY), default=None, lenient=True, private=True)
+    #: Only where it is not done. The code is one of ``Code``, or of a later version.
+    error: Optional[Mapping[str, str]] = argument("error", record(code=TEXT, message=TEXT), default=None, lenient=True)
     more: Mapping[str, Any] = rest()
+
+
+class Unsupported(Message):
+    """The answer to a command without a reply id that the guest does not carry out; *api_version* is the guest's highest."""
+
+    name: str = argument("name", TEXT)
+    api_version: int = argument("apiVersion", NATURAL)
+    reason: str = argument("reason", TEXT)
+
+
+# ---- What backups need ----
+
+
+class FilesystemFreeze(Message, Command):
+    """Bring file systems into a consistent state and let nothing write to them until they are thawed.
+
+    Whatever happens, they are thawed after *thaw_after* seconds.
+    """
+
+    thaw_after: float = argument("thaw_after", SECONDS)
+    #: Where they are mounted; None: all that can be frozen.
+    mountpoints: Optional[tuple[str, ...]] = argument("mountpoints", list_of(TEXT), default=None)
+
+
+class FilesystemThaw(Message, Command):
+    """Let all that was frozen be written to again. Nothing being frozen is no error."""
+
+
+class FilesystemStatus(Message, Command):
+    """Say whether file systems are frozen, which, and for how long still."""
+
+
+class FilesystemTrim(Message, Command):
+    """Tell the disks which blocks the file systems do not use; of pieces of at least *minimum* bytes."""
+
+    minimum: Optional[int] = argument("minimum", NATURAL, default=None)
+
+
+# ---- What operators need ----
+
+
+class SetTime(Message, Command):
+    """Set the clock to *epoch_ns*, or else from the hardware clock."""
+
+    epoch_ns: Optional[int] = argument("epoch_ns", NATURAL, default=None)
+
+
+class Suspend(Message, Command):
+    """Suspend the guest to memory, to disk, or to both."""
+
+    mode: str = argument("mode", one_of("memory", "disk", "hybrid"))
+
+
+class Exec(Message, Command):
+    """Run a program, and answer with its exit status and what it printed.
+
+    After *timeout* seconds it is ended with its process group.
+    """
+
+    #: The program, as a path or a name, and its arguments; no shell reads them.
+    argv: tuple[str, ...] = argument("argv", list_of(TEXT), private=True)
+    timeout: float = argument("timeout", SECONDS)
+    #: Variables beside the few that every program gets.
+    environment: Optional[Mapping[str, str]] = argument("environment", mapping_of(TEXT), default=None, private=True)
+    #: What it reads from standard input.
+    input: Optional[str] = argument("input", TEXT, default=None, secret=True)
+    #: How *input* and what the program printed travel.
+    encoding: str = argument("encoding", one_of("text", "base64"), default="text")
+
+
+class SshKeys(Message, Command):
+    """List, add or remove the public keys with which a user may log in by SSH."""
+
+    user: str = argument("user", TEXT)
+    operation: str = argument("operation", one_of("list", "add", "remove"))
+    keys: Optional[tuple[str, ...]] = argument("keys", list_of(TEXT), default=None, private=True)
+
+
+class SetPassword(Message, Command):
+    """Set a user's password; *crypted*: it is the hash that the guest is to store."""
+
+    user: str = argument("user", TEXT)
+    password: str = argument("password", TEXT, secret=True)
+    crypted: bool = argument("crypted", BOOLEAN, default=False)
+
+
+class FileRead(Message, Command):
+    """Read a piece of a file: at most *count* bytes from *offset* on."""
+
+    path: str = argument("path", TEXT)
+    offset: int = argument("offset", NATURAL, default=0)
+    count: Optional[int] = argument("count", POSITIVE, default=None)
+
+
+class FileWrite(Message, Command):
+    """Write a piece of a file, which is made if it does not exist: *content* from *offset* on.
+
+    With *truncate* the file ends behind it.
+    """
+
+    path: str = argument("path", TEXT)
+    content: str = argument("content", BASE64, private=True)
+    offset: int = argument("offset", NATURAL, default=0)
+    truncate: bool = argument("truncate", BOOLEAN, default=False)
+
+
+class Load(Message, Command):
+    """Say how much the guest has to do: load averages over 1, 5 and 15 minutes."""
+
+
+class Users(Message, Command):
+    """Say who is logged in: all sessions."""

@@ -34,7 +34,8 @@ class Field(NamedTuple):
 
     :ivar default: the value where none is given; ``REQUIRED``: one must be given.
     :ivar factory: makes the default anew for each record, where it is a value that can be changed.
-    :ivar secret: whether the record's repr leaves the field out.
+    :ivar secret: whether it is nobody's business, so that the record's repr leaves it out.
+    :ivar private: whether the repr leaves it out although it is no secret from whoever gives it.
     :ivar meaning: what else the declaration says, for those who read ``fields_of``.
     """
 
@@ -42,6 +43,7 @@ class Field(NamedTuple):
     factory: Optional[Callable[[], Any]] = None
     secret: bool = False
     meaning: Any = None
+    private: bool = False
 
 
 def field(
@@ -50,9 +52,10 @@ def field(
     factory: Optional[Callable[[], Any]] = None,
     secret: bool = False,
     meaning: Any = None,
+    private: bool = False,
 ) -> Any:
     """Declare a field of which a plain default, or none, does not say enough; see ``Field``."""
-    return Field(default, factory, secret, meaning)
+    return Field(default, factory, secret, meaning, private)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -127,8 +130,8 @@ class Record:
         return hash((type(self), *map(vars(self).get, self._fields)))
 
     def __repr__(self) -> str:
-        shown = (f"{name}={getattr(self, name)!r}" for name, field in self._fields.items() if not field.secret)
-        return f"{_title(self)}({', '.join(shown)})"
+        shown = (name for name, field in self._fields.items() if not (field.secret or field.private))
+        return f"{_title(self)}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
 
 def fields_of(record_class: type[Record]) -> Mapping[str, Field]:

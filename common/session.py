@@ -12,6 +12,9 @@ queues nothing: commands are refused, and what follows from the state (a push, a
 not as bytes. So a session's memory is bounded by one line in and a few lines out.
 
 What a peer does wrong is counted, costs its own line, and is complained about at most once a minute.
+
+Any command may carry a *reply id*, which asks for a completion; it is the session that adds it and takes it. What came to a
+message later than the message itself is written only to a peer that is spoken to at that version.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import Any, NamedTuple, Optional
 
 from . import codec, errors, events, framing, messages, negotiation
 from .catalogue import CATALOGUE, Catalogue, Direction, Row
+from .fields import TEXT
 from .versions import Version
 
 #: At most one complaint in this many seconds.
@@ -38,6 +42,18 @@ HEARTBEAT_PERIOD = 5.0
 DROPPED_NAMES_LIMIT = 20
 DROPPED_NAME_LENGTH = 40
 
+#: How many features of a guest are kept, and how long a name of one is at most.
+FEATURES_LIMIT, FEATURE_LENGTH = 50, 100
+
+#: How much is kept of the name of a command that is not known, in characters.
+REJECTED_NAME_LENGTH = 100
+
+#: A longer reply id is none, in characters; but of commands that had one before version 4.
+REPLY_ID_LENGTH = 200
+
+#: The argument that every command may have.
+REPLY_ID = "reply_id"
+
 #: A maximum above this is no version that anybody will ever have.
 _LARGE = 1_000_000
 
@@ -45,6 +61,12 @@ _NEGOTIATING = (messages.Refresh, messages.ApiVersion, messages.Heartbeat)
 
 #: What a host writes to each of its guests in the same words, and in the same moment when it starts.
 _SHARED = (messages.Refresh, messages.ApiVersion)
+
+#: The messages that stand for whole rules of version 4.
+_CAPABILITIES, _UNSUPPORTED = "capabilities", "unsupported"
+
+#: What says that something failed, and why.
+_COMPLETION, _ERROR = "completion", "error"
 
 #: Stands for all names beyond the limit.
 OTHER_NAMES = "(other)"
@@ -167,15 +189,16 @@ class Session:
         self._paused = False
         self._settle(now)
 
-    def send(self, message: messages.Message) -> None:
+    def send(self, message: messages.Message, reply_id: Optional[str] = None) -> None:
         """Queue a message for the peer; not one that negotiates, for these follow from the state.
 
+        :param reply_id: what the completion of a command will have to be known by; only where ``answered`` says so.
         :raises SendRefused: it must not be sent now; the error says why and what to do.
         :raises EncodingError: it can't be put on a line.
         """
         if isinstance(message, _NEGOTIATING):
             raise errors.NotForCallers(f"{type(message).__name__}: the session sends it by its own rules")
-        self._queue(message)
+        self._queue(message, reply_id)
 
     def require(self, name: str) -> None:
         """Look whether the message *name* may be sent now.
@@ -221,7 +244,7 @@ class Session:
     def _writable(self) -> bool:
         return self._open and not self._paused
 
-    def _queue(self, message: messages.Message) -> None:
+    def _queue(self, message: messages.Message, reply_id: Optional[str] = None) -> None:
         """Queue *message* if the table allows it now.
 
         :raises SendRefused: it must not be sent; nothing was queued.
@@ -231,9 +254,26 @@ class Session:
         if row is None:
             raise errors.NotInCatalogue(f"{type(message).__name__} is no message {self._outbound.value}")
         self._require(row)
-        self._out.append(_encode_shared(row.name, message) if isinstance(message, _SHARED) else _encode(row.name, message))
+        if isinstance(message, _SHARED):
+            line = _encode_shared(row.name, message)
+        else:
+            line = codec.encode(row.name, self._arguments(row, message, reply_id))
+        self._out.append(line)
         if self._sent is not None:
             self._sent[row.name] += 1
+
+    def _arguments(self, row: Row, message: messages.Message, reply_id: Optional[str]) -> dict[str, Any]:
+        arguments = message.to_arguments()
+        for wire, since in row.later.items():
+            if since > self._spoken:
+                arguments.pop(wire, None)
+        if reply_id is not None:
+            if row.answered is None or row.answered > self._spoken:
+                raise errors.VersionTooLow(
+                    f"the completion of {row.name}", needed=row.answered or row.since, spoken=self._spoken
+                )
+            arguments[REPLY_ID] = reply_id
+        return arguments
 
     def _require(self, row: Row) -> None:
         if not self._open:
@@ -263,42 +303,56 @@ class Session:
             return
         row = self._catalogue.find(self._inbound, name)
         if row is None:
-            self._drop_unknown(name, now)
+            self._drop_unknown(name, arguments, now)
             return
         self._receive_name(row, now)
         if row.since > (self.supported or Version.V0):
-            self._reject_newer(row, now)
+            self._reject_newer(row, arguments, now)
         else:
             self._read_arguments(_Received(row, arguments, line), now)
 
     def _read_arguments(self, received: _Received, now: float) -> None:
         row, arguments, _ = received
         try:
-            message, mistyped = row.message_class.from_arguments(arguments)
+            message, mistyped = self._read_message(row, arguments)
         except errors.InvalidArguments as error:
             self._drop("invalid-arguments", f"{row.name}: {error}", now)
+            self._reject(row.name, arguments, messages.Code.INVALID_ARGUMENTS, f"{row.name}: {error}")
             return
         if mistyped:
             self._note_mistyped(row, mistyped, arguments, now)
         self._receive_message(received, message, now)
+
+    def _read_message(self, row: Row, arguments: Mapping[str, Any]) -> tuple[messages.Message, list[str]]:
+        """The message, and the names of lenient arguments that were mistyped.
+
+        :raises InvalidArguments: an argument is missing or mistyped.
+        """
+        return row.message_class.from_arguments(arguments)
 
     def _note_mistyped(self, row: Row, mistyped: list[str], arguments: Mapping[str, Any], now: float) -> None:
         """Lenient arguments were ignored."""
         self.counters.mistyped += 1
         self._complain(f"{row.name}: mistyped and ignored: {', '.join(mistyped)}", now)
 
-    def _drop_unknown(self, name: str, now: float) -> None:
+    def _reject(self, name: str, arguments: Mapping[str, Any], code: messages.Code, reason: str) -> None:
+        """What came in is dropped; whoever sent it may be told."""
+
+    def _drop_unknown(self, name: str, arguments: Mapping[str, Any], now: float) -> None:
         if self._catalogue.find(self._outbound, name) is not None:
             self.counters.count_dropped(name)
             self._drop("wrong-direction", f"{name} only goes {self._outbound.value}", now)
         else:
             self.counters.count_dropped(name if self._quotes_lines else OTHER_NAMES)
             self._drop("unknown", f"a message that the table does not have{self._shown(name.encode())}", now)
+            self._reject(name, arguments, messages.Code.UNSUPPORTED, "this agent does not know this command; upgrade it")
 
-    def _reject_newer(self, row: Row, now: float) -> None:
+    def _reject_newer(self, row: Row, arguments: Mapping[str, Any], now: float) -> None:
         supported = "no versions" if self.supported is None else f"API {self.supported}"
         self.counters.count_dropped(row.name)
         self._drop("newer-than-supported", f"{row.name} needs API {row.since}, this side supports {supported}", now)
+        why = f"it needs API {row.since}, this agent is configured to support {supported}; raise max-api-version there"
+        self._reject(row.name, arguments, messages.Code.UNSUPPORTED, why)
 
     def _drop(self, why: str, text: str, now: float) -> None:
         self.counters.dropped[why] += 1
@@ -337,7 +391,10 @@ class HostSession(Session):
         self.responsive = False
         self._host_id = host_id
         self.silence_limit = silence_limit
-        self._agent_id: Optional[str] = None
+        #: The run of the agent that speaks on this channel, as far as it says so.
+        self.agent_id: Optional[str] = None
+        #: What the guest said on this channel that it lets the host do; None: nothing, or nothing that counts now.
+        self.capabilities: Optional[messages.Capabilities] = None
         self._agent_restarted = False
         self._sends_version = False
         self._reported: Optional[Version] = None
@@ -385,7 +442,8 @@ class HostSession(Session):
         """Forget what belonged to another channel or another maximum, and ask the guest for everything."""
         self._report_end_of_agreement(reason)
         self.negotiation.connected()
-        self._agent_id = None
+        self.agent_id = None
+        self.capabilities = None
         self._agent_restarted = False
         self._reported = None
         self._invalid_said = False
@@ -412,15 +470,18 @@ class HostSession(Session):
             self._negotiate(message, arguments, now)
         elif row.since > self.negotiation.agreed:
             self.counters.newer_than_agreed += 1
-        self._events.append(events.MessageReceived.of_fields({"name": row.name, "message": message, "line": line}))
+        elif isinstance(message, messages.Capabilities):
+            self.capabilities = self._meaningful(message)
+        seen = {"name": row.name, "message": message, "line": line, "reply_id": None}
+        self._events.append(events.MessageReceived.of_fields(seen))
 
     def _receive_name(self, row: Row, now: float) -> None:
         """A name alone shows what the guest uses, whatever becomes of its message."""
         if row.message_class is not messages.Heartbeat:
             self.negotiation.heard(row.since, now)
 
-    def _reject_newer(self, row: Row, now: float) -> None:
-        super()._reject_newer(row, now)
+    def _reject_newer(self, row: Row, arguments: Mapping[str, Any], now: float) -> None:
+        super()._reject_newer(row, arguments, now)
         self._hear(now)
 
     def _hear(self, now: float) -> None:
@@ -432,16 +493,19 @@ class HostSession(Session):
     def _notice_agent(self, agent_id: Optional[str], arguments: Mapping[str, Any]) -> None:
         if agent_id is None and "agentId" in arguments:
             return
-        if self._agent_id is not None and agent_id != self._agent_id:
+        if self.agent_id is not None and agent_id != self.agent_id:
             self._events.append(events.AgentRestarted())
             self._agent_restarted = True
-        self._agent_id = agent_id
+            self.capabilities = None
+        self.agent_id = agent_id
 
     def _negotiate(self, heartbeat: messages.Heartbeat, arguments: Mapping[str, Any], now: float) -> None:
         self._sends_version = "apiVersion" in arguments
         if not self._sends_version:
             self.counters.without_version += 1
         self.negotiation.heartbeat(self._sends_version, heartbeat.api_version, heartbeat.api_version_in_use, now)
+        if self.capabilities is not None and not self._allowed(_CAPABILITIES):
+            self.capabilities = None
 
     def _note_mistyped(self, row: Row, mistyped: list[str], arguments: Mapping[str, Any], now: float) -> None:
         """A version that is none is counted on its own and said once, however many heartbeats carry it."""
@@ -497,6 +561,37 @@ class HostSession(Session):
             self._queue(messages.ApiVersion(api_version=int(self.negotiation.agreed)))
             self.negotiation.pushed(now)
             self.counters.pushes += 1
+
+    def answered(self, name: str) -> bool:
+        """Whether the command *name* may carry a reply id now, and so has a completion."""
+        row = self._catalogue.find(self._outbound, name)
+        return row is not None and row.answered is not None and row.answered <= self._spoken
+
+    def _allowed(self, name: str) -> bool:
+        """Whether the guest may send the message *name* at what is agreed."""
+        row = self._catalogue.find(self._inbound, name)
+        return row is not None and row.since <= self._spoken
+
+    def _require(self, row: Row) -> None:
+        super()._require(row)
+        want = self._wanting(row) if row.is_command else None
+        if want is not None:
+            raise errors.Disabled(row.name, want)
+
+    def _meaningful(self, capabilities: messages.Capabilities) -> messages.Capabilities:
+        """What of *capabilities* is kept: what this host has a word for, of features a bounded number."""
+        commands = {name: on for name, on in capabilities.commands.items() if name in self._catalogue.names(self._outbound)}
+        features = tuple(name for name in capabilities.features[:FEATURES_LIMIT] if len(name) <= FEATURE_LENGTH)
+        return messages.Capabilities(commands, features)
+
+    def _wanting(self, row: Row) -> Optional[errors.Want]:
+        """What the capabilities lack for *row*."""
+        if self.capabilities is None:
+            return errors.Want.UNSAID if row.needs_capability else None
+        enabled = self.capabilities.commands.get(row.name, None if row.needs_capability else True)
+        if enabled is None:
+            return errors.Want.NOT_OFFERED
+        return None if enabled else errors.Want.OFF
 
     def _version_too_low(self, row: Row) -> errors.VersionTooLow:
         guest_lacks = self.negotiation.met and (self.negotiation.advertised or 0) < row.since
@@ -583,10 +678,24 @@ class GuestSession(Session):
             self._queue(self._advertising(heartbeat, 0))
         self._queue(self._advertising(heartbeat, self.supported))
 
-    def allows(self, name: str) -> bool:
-        """Whether the message *name* may be sent at the version in use."""
+    def allows(self, name: str, argument: Optional[str] = None) -> bool:
+        """Whether the message *name*, and with it that *argument*, may be sent at the version in use."""
         row = self._catalogue.find(self._outbound, name)
-        return row is not None and row.since <= self._spoken
+        return row is not None and row.later.get(argument or "", row.since) <= self._spoken
+
+    def answer_allowed(self, command: str) -> bool:
+        """Whether a completion of *command*, known or not, may be sent at the version in use."""
+        row = self._catalogue.find(self._inbound, command)
+        early = row is not None and row.answered is not None and row.answered <= self._spoken
+        return early or self.allows(_COMPLETION, _ERROR)
+
+    def identifies(self, command: str) -> bool:
+        """Whether a reply id stands for one *command* only, so that one that comes again with it is the same one.
+
+        Of commands that had reply ids before version 4 that is not said before it.
+        """
+        row = self._catalogue.find(self._inbound, command)
+        return not (row is not None and _is_answered_early(row)) or self.allows(_COMPLETION, _ERROR)
 
     def next_deadline(self) -> Optional[float]:
         """When ``tick`` wants to be called next."""
@@ -612,7 +721,29 @@ class GuestSession(Session):
         elif isinstance(message, messages.ApiVersion):
             self._follow(message)
         else:
-            self._events.append(events.MessageReceived(received.row.name, message))
+            reply_id = self._reply_id(received.row, received.arguments)
+            self._events.append(events.MessageReceived(received.row.name, message, reply_id=reply_id))
+
+    def _reply_id(self, row: Row, arguments: Mapping[str, Any]) -> Optional[str]:
+        """By what the host will know the answer to a command; None: it wants none, or none that this side could give."""
+        if row.answered is None or row.answered > (self.supported or Version.V0):
+            return None
+        return _read_reply_id(row, arguments)
+
+    def _read_message(self, row: Row, arguments: Mapping[str, Any]) -> tuple[messages.Message, list[str]]:
+        read = super()._read_message(row, arguments)
+        if _is_answered_early(row) and REPLY_ID in arguments:
+            try:
+                TEXT.check(arguments[REPLY_ID])
+            except ValueError as error:
+                raise errors.InvalidArguments(REPLY_ID, str(error)) from None
+        return read
+
+    def _reject(self, name: str, arguments: Mapping[str, Any], code: messages.Code, reason: str) -> None:
+        row = self._catalogue.find(self._inbound, name)
+        if self.allows(_UNSUPPORTED) and (row is None or row.is_command):
+            rejected = events.CommandRejected(name[:REJECTED_NAME_LENGTH], _read_reply_id(row, arguments), code, reason)
+            self._events.append(rejected)
 
     def _refresh(self, refresh: messages.Refresh) -> None:
         before = self.negotiation.in_use
@@ -671,12 +802,23 @@ def _maximum(version: Optional[int]) -> str:
     return f"up to API {version}" if version < _LARGE else "any API"
 
 
-def _encode(name: str, message: messages.Message) -> bytes:
+@functools.lru_cache(maxsize=16)
+def _encode_shared(name: str, message: messages.Message) -> bytes:
+    """The line of *message*, which need not be made for each guest anew."""
     return codec.encode(name, message.to_arguments())
 
 
-#: As ``_encode``, which need not be done for each guest anew.
-_encode_shared = functools.lru_cache(maxsize=16)(_encode)
+def _is_answered_early(row: Row) -> bool:
+    """Whether the command had reply ids before all commands did: those are taken as they were then."""
+    return row.answered is not None and row.answered < Version.V4
+
+
+def _read_reply_id(row: Optional[Row], arguments: Mapping[str, Any]) -> Optional[str]:
+    reply_id = arguments.get(REPLY_ID)
+    if not isinstance(reply_id, str):
+        return None
+    bounded = row is None or not _is_answered_early(row)
+    return None if bounded and len(reply_id) > REPLY_ID_LENGTH else reply_id
 
 
 def _quote(evidence: bytes) -> str:

@@ -1,7 +1,8 @@
 """API versions as stable identities, and the one rule that joins two of them.
 
 Rules: a number that shipped never changes its meaning; a new version is a new member below, with what it added written
-beside it; nothing here is a moving label such as "current". Versions 0–3 are those of the deployed oVirt agents.
+beside it; nothing here is a moving label such as "current". Versions 0–3 are those of the deployed oVirt agents, later ones
+are our own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ class Version(enum.IntEnum):
     V1 = 1
     V2 = 2
     V3 = 3
+    V4 = 4
+    V5 = 5
 
     def __str__(self) -> str:
         return str(self.value)
@@ -28,6 +31,8 @@ ADDED = {
     Version.V1: "negotiation (api-version), and the number of CPUs, reported and set",
     Version.V2: "os-info and timezone",
     Version.V3: "containers, lifecycle-event and its completion",
+    Version.V4: "capabilities, a completion for every command, unsupported",
+    Version.V5: "what backups and operators need: freezing, the clock, programs, keys, passwords, files",
 }
 
 

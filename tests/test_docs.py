@@ -2,67 +2,91 @@
 
 from __future__ import annotations
 
-import argparse
+import importlib.util
 import pathlib
-from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from common import catalogue, fields, messages, settings, versions
-from guest_agent import exits as guest_exits
-from guest_agent import options as guest_options
+from common import catalogue
 from guest_agent.commands import COMMANDS
 from guest_agent.schedule import PERIODS
-from host_agent import config as host_config
 from host_agent import demo
-from host_agent import exits as host_exits
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-
-def test_the_message_tables_are_the_catalogue() -> None:
-    protocol = _read("docs/protocol.md")
-    for direction in catalogue.Direction:
-        expected = [_message_row(row) for row in catalogue.CATALOGUE.rows if row.direction is direction]
-        assert _table_below(protocol, f"### {direction.value}") == expected
+#: A section of each program's configuration file.
+SECTIONS = {"vmaccord-guest": "commands", "vmaccord-host": "limits"}
 
 
-def test_the_version_table_is_that_of_the_code() -> None:
-    expected = [f"| {version} | {versions.ADDED[version]} |" for version in versions.Version]
-    assert _table_below(_read("docs/protocol.md"), "## Versions") == expected
+def _load() -> ModuleType:
+    """``docs/tables.py``, which belongs to no package."""
+    spec = importlib.util.spec_from_file_location("docs_tables", ROOT / "docs" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tables: Any = _load()
+
+
+@pytest.mark.parametrize("table", tables.tables(), ids=lambda table: table.heading)
+def test_what_is_printed_of_a_table_is_up_to_date(table: Any) -> None:
+    page = _read(f"docs/{table.page}")
+    assert tables.printed(page, table.heading) == table.rows, "run: PYTHONPATH=. python docs/tables.py"
+    assert tables.replaced(page, table) == page
+
+
+def test_versions_messages_codes_settings_and_exit_statuses_are_printed() -> None:
+    headings = [table.heading for table in tables.tables()]
+    assert {"## Versions", "### Codes", *(f"### {each.value}" for each in catalogue.Direction)} <= set(headings)
+    for program in ("vmaccord-guest", "vmaccord-host"):
+        assert {f"## {program}", f"### Section `[{SECTIONS[program]}]` of {program}"} <= set(headings)
+    assert len([heading for heading in headings if heading.startswith("### Exit statuses of ")]) == 2
 
 
 @pytest.mark.parametrize(
-    ("program", "main_section", "table"),
+    "row",
     [
-        ("vmaccord-guest", guest_options.SECTION, guest_options.SETTINGS),
-        ("vmaccord-host", host_config.SECTION, host_config.SETTINGS),
+        "| `lock-screen` | 0 | – | `reply_id` (str, optional, since 4) |",
+        "| `lifecycle-event` | 3 | – | `type` (str), `failure` (bool, optional, lenient), `reply_id` (str, optional) |",
+        "| `load` | 5 | yes | `reply_id` (str, optional) |",
+        "| `refresh` | 0 | – | `apiVersion` (int ≥ 0, optional, lenient), `hostId` (str, optional, lenient) |",
+        "| `capabilities` | 4 | `commands` (object of bool), `features` (list of str) |",
+        "| `unsupported` | 4 | `name` (str), `apiVersion` (int ≥ 0), `reason` (str) |",
     ],
 )
-def test_the_option_tables_are_the_settings(program: str, main_section: str, table: Iterable[settings.Setting]) -> None:
-    for section, members in settings.by_section(table, main_section).items():
-        heading = f"## {program}" if section == main_section else f"### Section `[{section}]` of {program}"
-        assert _table_below(_read("docs/configuration.md"), heading) == [_setting_row(each) for each in members]
+def test_a_message_is_printed_with_what_it_needs_and_what_came_to_it_later(row: str) -> None:
+    assert row in _read("docs/protocol.md").splitlines()
 
 
-@pytest.mark.parametrize(
-    ("program", "statuses"),
-    [("vmaccord-guest", guest_exits.Exit), ("vmaccord-host and vmaccord", host_exits.Exit)],
-)
-def test_the_exit_status_tables_are_those_of_the_code(
-    program: str, statuses: Iterable[guest_exits.Exit | host_exits.Exit]
-) -> None:
-    expected = [f"| {status.value} | {status.meaning} |" for status in statuses]
-    assert _table_below(_read("docs/configuration.md"), f"### Exit statuses of {program}") == expected
+def test_arguments_that_came_later_than_their_message_are_printed_with_their_version() -> None:
+    (row,) = (line for line in _read("docs/protocol.md").splitlines() if line.startswith("| `completion` |"))
+    assert "`result` (object of any, optional, lenient, since 4)" in row
+    assert "`reply_id` (str), `done` (bool)" in row
+
+
+def test_the_results_of_all_commands_of_version_5_are_documented() -> None:
+    rows = [row.split(" | ")[0] for row in tables.printed(_read("docs/protocol.md"), "### Results")]
+    commands = [row.name for row in catalogue.CATALOGUE.rows if row.is_command and row.since == 5]
+    assert rows == [f"| `{name}`" for name in commands]
+
+
+def test_the_dangerous_commands_are_named() -> None:
+    dangerous = [f"`{row.name}`" for row in catalogue.CATALOGUE.rows if row.dangerous]
+    assert f"Dangerous are {', '.join(dangerous[:-1])} and {dangerous[-1]}" in _read("docs/protocol.md")
 
 
 def test_the_facts_of_the_guest_agent_are_documented_with_their_periods() -> None:
-    rows = [row.split(" | ")[:2] for row in _table_below(_read("docs/guest-agent.md"), "## Facts")]
+    rows = [row.split(" | ")[:2] for row in tables.printed(_read("docs/guest-agent.md"), "## Facts")]
     assert rows == [[f"| `{name}`", f"{period:g}"] for name, period in PERIODS.items()]
 
 
 def test_the_commands_of_the_guest_agent_are_documented() -> None:
-    rows = [row.split(" | ")[0] for row in _table_below(_read("docs/guest-agent.md"), "## Commands")]
+    rows = [row.split(" | ")[0] for row in tables.printed(_read("docs/guest-agent.md"), "## Commands")]
     assert rows == [f"| `{name}`" for name in COMMANDS]
 
 
@@ -73,43 +97,28 @@ def test_the_readme_pictures_the_scenarios_of_the_demo() -> None:
     assert positions == sorted(positions)
 
 
-def test_a_table_that_differs_is_noticed() -> None:
-    document = "## Versions\n\n| a | b |\n|---|---|\n| 0 | nothing |\n\nmore"
-    assert _table_below(document, "## Versions") == ["| 0 | nothing |"]
-    assert _table_below(document, "## Others") == []
+# ---- Printing ----
+
+PAGE = "# Page\n\n## One\n\nwords\n\n| a | b |\n|---|---|\n| 0 | nothing |\n\n## Two\n\n### Three\n\n| c |\n|---|\n| 1 |\n"
+
+
+def test_a_table_that_differs_is_noticed_and_replaced() -> None:
+    assert tables.printed(PAGE, "## One") == ["| 0 | nothing |"]
+    table = tables.Table("page.md", "## One", ["| 0 | all |", "| 1 | more |"])
+    replaced = tables.replaced(PAGE, table)
+    assert replaced == PAGE.replace("| 0 | nothing |\n", "| 0 | all |\n| 1 | more |\n")
+    assert tables.printed(replaced, "## One") == table.rows
+
+
+def test_a_table_at_the_end_of_a_page_is_read_to_its_end() -> None:
+    assert tables.printed(PAGE.rstrip("\n"), "### Three") == ["| 1 |"]
+
+
+@pytest.mark.parametrize("heading", ["## Two", "## Four", "## On"])
+def test_a_table_of_another_heading_is_not_taken_for_that_of_one_without(heading: str) -> None:
+    with pytest.raises(ValueError, match=heading):
+        tables.printed(PAGE, heading)
 
 
 def _read(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
-
-
-def _table_below(document: str, heading: str) -> list[str]:
-    """The rows, without head and rule, of the first table below *heading*."""
-    _, _, below = f"\n{document}".partition(f"\n{heading}\n")
-    rows = []
-    for line in below.splitlines():
-        if line.startswith("|"):
-            rows.append(line)
-        elif rows:
-            break
-    return rows[2:]
-
-
-def _message_row(row: catalogue.Row) -> str:
-    arguments = ", ".join(_argument(each) for each in messages.declared(row.message_class)) or "none"
-    return f"| `{row.name}` | {row.since} | {arguments} |"
-
-
-def _argument(argument: fields.Argument | fields.Rest) -> str:
-    optional = "" if argument.required else ", optional"
-    lenient = ", lenient" if argument.lenient else ""
-    return f"`{argument.wire}` ({argument.kind.label}{optional}{lenient})"
-
-
-def _setting_row(setting: settings.Setting) -> str:
-    if setting.section:
-        return f"| `{setting.name}` | {settings.describe(setting)} |"
-    parser = argparse.ArgumentParser()
-    settings.add_options(parser, [setting])
-    repeated = " (repeatable)" if setting.repeated else ""
-    return f"| `--{setting.name} {setting.metavar}`{repeated} | {settings.describe(setting)} |"

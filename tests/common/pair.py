@@ -6,12 +6,15 @@ import enum
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from common import codec, events, messages
+from common import codec, events, messages, versions
 from common.catalogue import CATALOGUE, Direction
 from common.session import GuestSession, HostSession, Session
 from common.versions import Version
 
 from .samples import arguments_for
+
+#: What both sides support unless a test says otherwise.
+NEWEST = versions.newest()
 
 #: How many bytes at each end of long data are cut one by one; the middle goes in the largest read that a guest can make.
 _SINGLE = 100
@@ -44,9 +47,7 @@ class Pair:
     :ivar guest_is_deaf: what the host writes is lost.
     """
 
-    def __init__(
-        self, host: Optional[Version] = Version.V3, guest: Optional[Version] = Version.V3, *, cut: Cut = Cut.WHOLE
-    ) -> None:
+    def __init__(self, host: Optional[Version] = NEWEST, guest: Optional[Version] = NEWEST, *, cut: Cut = Cut.WHOLE) -> None:
         self.now = 0.0
         self.host = HostSession(host, "host-1")
         self.guest = GuestSession(guest, "agent-1")

@@ -48,7 +48,15 @@ _TO_HOST: dict[str, dict[str, Any]] = {
     },
     "timezone": {"zone": "Etc/UTC", "offset": -90},
     "containers": {"list": [{"id": "c1", "names": ["web"], "image": "web:1", "command": "serve", "status": "Up 2 hours"}]},
-    "completion": {"reply_id": "r1", "done": True, "output": "0"},
+    "completion": {
+        "reply_id": "r1",
+        "done": False,
+        "result": {"exit_status": None, "output": "0"},
+        "error": {"code": "timed-out", "message": "it took longer than 5 s"},
+        "output": "0",
+    },
+    "capabilities": {"commands": {"exec": False, "load": True}, "features": ["repeated-completions"]},
+    "unsupported": {"name": "of-the-future", "apiVersion": 5, "reason": "this agent does not know this command"},
 }
 
 _TO_GUEST: dict[str, dict[str, Any]] = {
@@ -61,7 +69,26 @@ _TO_GUEST: dict[str, dict[str, Any]] = {
     "hibernate": {"state": "disk"},
     "echo": {"anything": [1, {"at": "all"}]},
     "set-number-of-cpus": {"count": 4},
-    "lifecycle-event": {"type": "before_migration", "failure": True, "reply_id": "r1"},
+    "lifecycle-event": {"type": "before_migration", "failure": True},
+    "filesystem-freeze": {"thaw_after": 30, "mountpoints": ["/", "/srv"]},
+    "filesystem-thaw": {},
+    "filesystem-status": {},
+    "filesystem-trim": {"minimum": 1 << 20},
+    "set-time": {"epoch_ns": 1_800_000_000_000_000_000},
+    "suspend": {"mode": "memory"},
+    "load": {},
+    "users": {},
+    "exec": {
+        "argv": ["uname", "-r"],
+        "timeout": 60,
+        "environment": {"LC_ALL": "C"},
+        "input": "secret",
+        "encoding": "base64",
+    },
+    "ssh-keys": {"user": "alice", "operation": "add", "keys": ["ssh-ed25519 AAAA alice@example"]},
+    "set-password": {"user": "alice", "password": "secret", "crypted": True},
+    "file-read": {"path": "/etc/hosts", "offset": 1, "count": 4096},
+    "file-write": {"path": "/etc/hosts", "content": "AAEC", "offset": 1, "truncate": True},
 }
 
 _SAMPLES = {Direction.TO_HOST: _TO_HOST, Direction.TO_GUEST: _TO_GUEST}

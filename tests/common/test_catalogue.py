@@ -27,6 +27,15 @@ DEPLOYED_TO_GUEST = {
 }
 
 
+#: What we added, and from which version on. This never changes either.
+OWN_TO_HOST = {4: {"capabilities", "unsupported"}, 5: set[str]()}
+OWN_TO_GUEST = {
+    4: set[str](),
+    5: {"filesystem-freeze", "filesystem-thaw", "filesystem-status", "filesystem-trim", "set-time", "suspend", "load"}
+    | {"users", "exec", "ssh-keys", "set-password", "file-read", "file-write"},
+}
+
+
 @pytest.mark.parametrize(
     ("direction", "deployed"), [(Direction.TO_HOST, DEPLOYED_TO_HOST), (Direction.TO_GUEST, DEPLOYED_TO_GUEST)]
 )
@@ -35,6 +44,41 @@ def test_the_messages_up_to_version_3_are_those_of_the_deployed_agents(
 ) -> None:
     for since, names in deployed.items():
         assert {row.name for row in CATALOGUE.rows if row.direction is direction and row.since == since} == names
+
+
+@pytest.mark.parametrize(("direction", "own"), [(Direction.TO_HOST, OWN_TO_HOST), (Direction.TO_GUEST, OWN_TO_GUEST)])
+def test_the_messages_of_later_versions_are_our_own(direction: Direction, own: dict[int, set[str]]) -> None:
+    for since, names in own.items():
+        assert {row.name for row in CATALOGUE.rows if row.direction is direction and row.since == since} == names
+
+
+def test_commands_are_what_the_host_sends_and_does_not_negotiate_with() -> None:
+    to_guest = CATALOGUE.names(Direction.TO_GUEST)
+    assert {row.name for row in CATALOGUE.rows if row.is_command} == to_guest.keys() - {"refresh", "api-version"}
+    assert not any(row.is_command for row in CATALOGUE.rows if row.direction is Direction.TO_HOST)
+
+
+def test_every_command_and_nothing_else_is_answered_from_its_own_or_a_later_version_on() -> None:
+    for row in CATALOGUE.rows:
+        expected = max(row.since, Version.V4) if row.is_command else None
+        assert row.answered == (Version.V3 if row.name == "lifecycle-event" else expected), row.name
+
+
+def test_later_arguments_are_optional_ones_of_their_message() -> None:
+    assert {row.name: dict(row.later) for row in CATALOGUE.rows if row.later} == {"completion": {"result": 4, "error": 4}}
+    for row in CATALOGUE.rows:
+        declared = {each.wire: each for each in messages.declared(row.message_class)}
+        assert all(since > row.since and not declared[wire].required for wire, since in row.later.items())
+
+
+def test_commands_of_version_5_need_a_capability_and_older_ones_do_not() -> None:
+    assert {row.name for row in CATALOGUE.rows if row.needs_capability and row.since <= 5} == OWN_TO_GUEST[5]
+
+
+def test_the_dangerous_commands_are_those_that_give_power_over_everything() -> None:
+    dangerous = {row.name for row in CATALOGUE.rows if row.dangerous}
+    assert dangerous == {"exec", "ssh-keys", "set-password", "file-read", "file-write"}
+    assert all(row.needs_capability for row in CATALOGUE.rows if row.dangerous)
 
 
 def test_a_name_stands_once_in_each_direction() -> None:
@@ -92,6 +136,7 @@ def test_the_facts_of_a_range_of_versions_are_those_that_came_with_them() -> Non
     assert CATALOGUE.facts(above=0, up_to=1) == {"number-of-cpus"}
     assert CATALOGUE.facts(above=1, up_to=3) == {"os-info", "timezone", "containers"}
     assert CATALOGUE.facts(above=3, up_to=3) == set()
+    assert CATALOGUE.facts(above=3, up_to=5) == {"capabilities"}
 
 
 def test_without_a_lower_end_the_range_begins_with_the_first_facts() -> None:

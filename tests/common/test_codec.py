@@ -418,3 +418,11 @@ def test_a_line_of_nothing_but_members_is_refused_before_it_is_read() -> None:
     many = codec.encode("echo", {"x": [0] * (codec.MEMBERS_LIMIT + 2)})
     with pytest.raises(errors.MalformedLine, match="more than 20000 members"):
         codec.decode(many)
+
+
+@pytest.mark.parametrize("text", [",", '",', '\\",', "\\,", "\\\\,", '","', "ü,\n"])
+def test_what_stands_in_a_text_is_no_member(text: str) -> None:
+    said = {"x": text * (codec.MEMBERS_LIMIT + 2)}
+    assert codec.decode(codec.encode("echo", said)) == ("echo", said)
+    with pytest.raises(errors.MalformedLine, match="more than 20000 members"):
+        codec.decode(codec.encode("echo", {**said, "y": [0] * (codec.MEMBERS_LIMIT + 2)}))

@@ -65,3 +65,17 @@ def test_invalid_arguments_name_the_argument_and_the_problem() -> None:
     error = errors.InvalidArguments("count", "missing")
     assert error.argument == "count"
     assert str(error) == "count: missing"
+
+
+@pytest.mark.parametrize(
+    ("want", "text"),
+    [
+        (errors.Want.OFF, "exec is not for this guest: its configuration has it turned off"),
+        (errors.Want.NOT_OFFERED, "exec is not for this guest: it does not offer it"),
+        (errors.Want.UNSAID, "exec is not for this guest: it has not said yet what it carries out"),
+    ],
+)
+def test_a_command_that_a_guest_does_not_carry_out_says_why(want: errors.Want, text: str) -> None:
+    error = errors.Disabled("exec", want)
+    assert str(error) == text
+    assert (error.name, error.want) == ("exec", want)

@@ -32,3 +32,13 @@ def test_an_event_shows_no_line() -> None:
 
 def test_every_reason_says_itself_in_words_of_its_own() -> None:
     assert len({reason.value for reason in events.Reason}) == len(events.Reason)
+
+
+def test_a_message_that_came_in_asks_for_no_answer_unless_it_says_so() -> None:
+    assert events.MessageReceived("load", messages.Load()).reply_id is None
+
+
+def test_a_rejected_command_shows_no_name_since_a_cut_line_can_have_made_it_of_a_password() -> None:
+    rejected = events.CommandRejected("hunter2", "r1", messages.Code.UNSUPPORTED, "unknown")
+    assert "hunter2" not in repr(rejected)
+    assert rejected.name == "hunter2"

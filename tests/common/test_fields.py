@@ -9,11 +9,14 @@ import pytest
 
 from common import errors, fields
 from common.fields import (
+    ANY,
+    BASE64,
     BOOLEAN,
     INTEGER,
     NATURAL,
     NUMBER_TEXT,
     POSITIVE,
+    SECONDS,
     TEXT,
     Argument,
     Kind,
@@ -27,6 +30,12 @@ from common.fields import (
     rest,
 )
 from common.records import Record
+
+#: What would overflow or never end where somebody waits for it, and what is no number.
+NO_SECONDS = [0, 0.0, -1, True, "1", None, [], 365 * 86400 + 1, 1e300, 10**400, float("inf"), float("nan")]
+
+#: Not padded, padded too much, on two lines, with another alphabet, with what is skipped, with bits that mean nothing.
+NO_BASE64 = ["A", "AA", "AAA", "AA=", "AA===", "AAEC\n", "AA\nEC", " AAEC", "AA-_", "AA*EC", "AAé=", "AB==", "===="]
 
 _WORD = one_of("on", "off")
 _TEXTS = list_of(TEXT)
@@ -62,6 +71,15 @@ def _argument(wire: str) -> Argument:
         (POSITIVE, 1),
         (BOOLEAN, False),
         (NUMBER_TEXT, "512"),
+        (ANY, None),
+        (ANY, [1]),
+        (SECONDS, 1),
+        (SECONDS, 0.001),
+        (SECONDS, 365 * 86400),
+        (BASE64, ""),
+        (BASE64, "AA=="),
+        (BASE64, "+/8="),
+        (BASE64, "AAECAwQF"),
         (_WORD, "on"),
         (_COUNTS, {}),
         (_COUNTS, {"any": 1, "": 2}),
@@ -92,6 +110,9 @@ def test_a_kind_lets_its_own_values_through_unchanged(kind: Kind, value: Any) ->
         (NUMBER_TEXT, -1, "a negative number"),
         (NUMBER_TEXT, 1.5, "float instead of int"),
         (NUMBER_TEXT, True, "bool instead of int"),
+        *((SECONDS, value, "no number of seconds above 0 and up to a year") for value in NO_SECONDS),
+        *((BASE64, value, "no base64") for value in NO_BASE64),
+        (BASE64, 1, "int instead of str"),
         (_WORD, "loud", "none of on, off"),
         (_WORD, ["on"], "list instead of str"),
         (_TEXTS, "word", "str instead of list"),

@@ -9,35 +9,36 @@ from typing import Any, Callable, NamedTuple, Union
 
 import pytest
 
-from common import codec, errors, events, session
+from common import codec, errors, events, session, versions
 from common.catalogue import CATALOGUE, Direction, Row
 from common.fields import Argument
 from common.framing import LINE_LIMIT
 from common.messages import declared
 from common.session import COMPLAINT_PERIOD, GuestSession, HostSession
-from common.versions import Version
 
 from .pair import Cut
 from .samples import arguments_for
+
+NEWEST = int(versions.newest())
 
 Peer = Union[HostSession, GuestSession]
 
 
 def _host() -> HostSession:
-    """A host that agreed on version 3 with its guest."""
-    host = HostSession(Version.V3, "host-1")
+    """A host that agreed on the newest version with its guest."""
+    host = HostSession(versions.newest(), "host-1")
     host.connected(0.0)
-    host.receive_data(codec.encode("heartbeat", {"apiVersion": 3, "apiVersionInUse": 3}), 0.0)
+    host.receive_data(codec.encode("heartbeat", {"apiVersion": NEWEST, "apiVersionInUse": NEWEST}), 0.0)
     host.data_to_send()
     host.events()
     return host
 
 
 def _guest() -> GuestSession:
-    """A guest that uses version 3."""
-    guest = GuestSession(Version.V3, "agent-1")
+    """A guest that uses the newest version."""
+    guest = GuestSession(versions.newest(), "agent-1")
     guest.opened(0.0)
-    guest.receive_data(codec.encode("api-version", {"apiVersion": 3}), 0.0)
+    guest.receive_data(codec.encode("api-version", {"apiVersion": NEWEST}), 0.0)
     guest.data_to_send()
     guest.events()
     return guest
@@ -244,7 +245,7 @@ def _flood(side: Side) -> bytes:
     lines = [line for line in _DROPPED.values() if len(line) < 1000]
     for row in CATALOGUE.rows:
         lines.append(codec.encode(row.name, {each.wire: None for each in declared(row.message_class)}).rstrip(b"\n"))
-    lines += [codec.encode(f"name-{count}", {}).rstrip(b"\n") for count in range(100)]
+    lines += [codec.encode(f"name-{count}", {"reply_id": "r" * count}).rstrip(b"\n") for count in range(100)]
     return b"\n".join([*lines, b""])
 
 
@@ -306,13 +307,13 @@ def test_after_any_flood_what_is_kept_is_bounded(side: Side) -> None:
 
 def test_a_thousand_heartbeats_in_one_piece_are_answered_with_one_push() -> None:
     host = _host()
-    host.receive_data(codec.encode("heartbeat", {"apiVersion": 3, "apiVersionInUse": 1}) * 1000, 1.0)
-    assert host.data_to_send() == codec.encode("api-version", {"apiVersion": 3})
+    host.receive_data(codec.encode("heartbeat", {"apiVersion": NEWEST, "apiVersionInUse": 1}) * 1000, 1.0)
+    assert host.data_to_send() == codec.encode("api-version", {"apiVersion": NEWEST})
 
 
 def test_a_thousand_refreshes_in_one_piece_are_answered_once() -> None:
     guest = _guest()
-    line = codec.encode("refresh", {"apiVersion": 3}) + codec.encode("api-version", {"apiVersion": 3})
+    line = codec.encode("refresh", {"apiVersion": NEWEST}) + codec.encode("api-version", {"apiVersion": NEWEST})
     guest.receive_data(line * 1000, 1.0)
     wanted = [type(event).__name__ for event in guest.events() if not isinstance(event, events.VersionChanged)]
     assert sorted(wanted) == ["FactsWanted", "HeartbeatWanted"]
@@ -323,10 +324,10 @@ def test_a_guest_that_does_not_read_makes_the_host_queue_nothing() -> None:
     host = _host()
     host.pause_writing()
     host.receive_data(_flood(SIDES[0]) * 5, 1.0)
-    host.receive_data(codec.encode("heartbeat", {"apiVersion": 3, "apiVersionInUse": 1}) * 100, 1.0)
+    host.receive_data(codec.encode("heartbeat", {"apiVersion": NEWEST, "apiVersionInUse": 1}) * 100, 1.0)
     assert host._out == []
     host.resume_writing(2.0)
-    assert host.data_to_send() == codec.encode("api-version", {"apiVersion": 3})
+    assert host.data_to_send() == codec.encode("api-version", {"apiVersion": NEWEST})
 
 
 # ---- Passwords ----
@@ -337,8 +338,9 @@ PASSWORD = "Zq7#wX9!"
 _LOGINS = [
     b'{"__name__":"login","username":"alice@example","password":"Zq7#wX9!"}',
     b'{"username": "alice@example", "password": "Zq7#wX9!", "__name__": "login"}',
+    b'{"__name__":"set-password","user":"alice","password":"Zq7#wX9!","crypted":false,"reply_id":"r1"}',
 ]
-BOTH_LOGINS = pytest.mark.parametrize("login", _LOGINS, ids=["as ours", "as a deployed host writes it"])
+EVERY_LOGIN = pytest.mark.parametrize("login", _LOGINS, ids=["as ours", "as a deployed host writes it", "set-password"])
 
 
 def _shows_password(text: str) -> bool:
@@ -349,7 +351,7 @@ def _assert_kept_secret(garbled: bytes) -> None:
     """A guest to which *garbled* comes shows nothing of the password: in no event, complaint, counter or error."""
     if not _shows_password(garbled.decode("latin-1")):
         return
-    guest = GuestSession(Version.V3, "agent-1")
+    guest = _guest()
     guest.receive_data(garbled + b"\n", 1.0)
     shown = [repr(guest.events()), repr(guest.counters.as_mapping()), _error_text(garbled)]
     assert not any(map(_shows_password, shown)), (garbled, shown)
@@ -363,7 +365,7 @@ def _error_text(line: bytes) -> str:
     return ""
 
 
-@BOTH_LOGINS
+@EVERY_LOGIN
 def test_a_login_that_arrives_as_it_is_shows_no_password(login: bytes) -> None:
     guest = _guest()
     guest.receive_data(login + b"\n", 1.0)
@@ -373,21 +375,21 @@ def test_a_login_that_arrives_as_it_is_shows_no_password(login: bytes) -> None:
     assert not _shows_password(repr(received))
 
 
-@BOTH_LOGINS
+@EVERY_LOGIN
 def test_a_login_that_was_cut_anywhere_and_glued_to_any_rest_of_itself_shows_no_password(login: bytes) -> None:
     for end in range(len(login) + 1):
         for start in range(len(login) + 1):
             _assert_kept_secret(login[:end] + login[start:])
 
 
-@BOTH_LOGINS
+@EVERY_LOGIN
 def test_a_login_with_any_byte_replaced_shows_no_password(login: bytes) -> None:
     for position in range(len(login)):
         for byte in b'"\\{}[]:,-0e\x00\x1f\xff\r\n ':
             _assert_kept_secret(login[:position] + bytes([byte]) + login[position + 1 :])
 
 
-@BOTH_LOGINS
+@EVERY_LOGIN
 @pytest.mark.parametrize(
     "before",
     [b'{"__name__":"', b'{"__name__":"echo"}', b'{"__name__":"log', b'{"__name__": "shutdown", "message": "', b"\xff", b"["],

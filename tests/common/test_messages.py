@@ -7,7 +7,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
-from common import errors, messages
+from common import errors, events, messages, records
 from common.catalogue import CATALOGUE, Row
 from common.fields import Argument
 from common.messages import declared
@@ -28,7 +28,7 @@ ZOO: list[Any] = [
 
 
 def _conforms(value: Any, annotation: Any) -> bool:
-    """Whether *value* is what *annotation* promises; a boolean is no int."""
+    """Whether *value* is what *annotation* promises; a boolean is no int, but an int is a float."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return True
@@ -39,6 +39,8 @@ def _conforms(value: Any, annotation: Any) -> bool:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         key, member = parts
         return isinstance(value, dict) and all(_conforms(k, key) and _conforms(v, member) for k, v in value.items())
+    if annotation is float:
+        return type(value) in (int, float)
     return isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
 
 
@@ -133,9 +135,8 @@ def test_a_refresh_with_a_bad_version_is_still_a_refresh() -> None:
 
 
 def test_a_lifecycle_event_that_can_not_be_understood_is_still_one_that_can_be_answered() -> None:
-    told = {"type": "of-the-future", "failure": "yes", "reply_id": "r"}
-    event, mistyped = messages.LifecycleEvent.from_arguments(told)
-    assert (event, mistyped) == (messages.LifecycleEvent(type="of-the-future", reply_id="r"), ["failure"])
+    event, mistyped = messages.LifecycleEvent.from_arguments({"type": "of-the-future", "failure": "yes"})
+    assert (event, mistyped) == (messages.LifecycleEvent(type="of-the-future"), ["failure"])
 
 
 @pytest.mark.parametrize("reboot", [True, "true", "yes", 1, None])
@@ -153,15 +154,116 @@ def test_an_echo_keeps_every_argument_unchanged() -> None:
     assert messages.Echo.from_arguments(arguments)[0].to_arguments() == arguments
 
 
+def test_a_completion_says_its_result_and_why_it_failed() -> None:
+    error = {"code": "of-the-future", "message": "no"}
+    said = {"reply_id": "r", "done": False, "result": {"a": [1]}, "error": error}
+    completion, _ = messages.Completion.from_arguments(said)
+    assert completion == messages.Completion(reply_id="r", done=False, result={"a": [1]}, error=error)
+
+
 def test_a_completion_keeps_the_members_that_depend_on_the_command() -> None:
-    completion, _ = messages.Completion.from_arguments({"reply_id": "r", "done": False, "error": {"code": "busy"}})
-    assert completion == messages.Completion(reply_id="r", done=False, more={"error": {"code": "busy"}})
+    completion, _ = messages.Completion.from_arguments({"reply_id": "r", "done": False, "reason": "no"})
+    assert completion == messages.Completion(reply_id="r", done=False, more={"reason": "no"})
 
 
-def test_a_login_never_shows_its_password() -> None:
-    login = messages.Login(username="alice", password="hunter2")
-    assert "hunter2" not in f"{login} {login!r} {[login]}"
-    assert "alice" in repr(login)
+@pytest.mark.parametrize("argument", ["result", "error"])
+@pytest.mark.parametrize("wrong", [None, 1, "no", [], {"code": "failed"}, {"code": 1, "message": "no"}])
+def test_a_completion_with_a_wrong_result_or_error_is_still_an_answer(argument: str, wrong: Any) -> None:
+    completion, mistyped = messages.Completion.from_arguments({"reply_id": "r", "done": True, argument: wrong})
+    if argument == "result" and isinstance(wrong, dict):
+        assert (completion.result, mistyped) == (wrong, [])
+    else:
+        assert (completion, mistyped) == (messages.Completion(reply_id="r", done=True), [argument])
+
+
+def test_every_code_says_what_it_means() -> None:
+    assert list(messages.CODES) == list(messages.Code)
+    assert len(set(messages.CODES.values())) == len(messages.Code)
+
+
+def test_the_codes_are_words_that_never_change() -> None:
+    assert {code.value for code in messages.Code} == {
+        *("unsupported", "disabled", "invalid-arguments", "failed", "timed-out", "busy", "frozen")
+    }
+
+
+@pytest.mark.parametrize(
+    "secretive",
+    [
+        messages.Login(username="alice", password="hunter2"),
+        messages.SetPassword(user="alice", password="hunter2"),
+        messages.Exec(argv=(), timeout=1, encoding="alice", input="hunter2"),
+        messages.FileWrite(path="alice", content="hunter2"),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_a_secret_never_shows(secretive: messages.Message) -> None:
+    assert "hunter2" not in f"{secretive} {secretive!r} {[secretive]}"
+    assert "alice" in repr(secretive)
+    assert "hunter2" in secretive.to_arguments().values()
+
+
+#: A message of each dangerous command with something in each argument, what may show of it, and a completion.
+PRIVATE = {
+    "exec": (messages.Exec(("hunter2",), 17, {"A": "hunter2"}, "hunter2", "base64"), "base64"),
+    "ssh-keys": (messages.SshKeys("alice", "add", ("hunter2",)), "alice"),
+    "set-password": (messages.SetPassword("alice", "hunter2", True), "alice"),
+    "file-read": (messages.FileRead("/srv/a", 17, 17), "/srv/a"),
+    "file-write": (messages.FileWrite("/srv/a", "hunter2", 17, True), "/srv/a"),
+    "completion": (messages.Completion("r17", True, {"output": "hunter2"}), "r17"),
+}
+
+
+def test_every_dangerous_message_is_looked_at() -> None:
+    assert PRIVATE.keys() == {row.name for row in CATALOGUE.rows if row.dangerous} | {"completion"}
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_no_repr_shows_what_a_dangerous_command_is_given_or_what_comes_of_one(name: str) -> None:
+    message, shown = PRIVATE[name]
+    for shows in (message, events.MessageReceived(name, message, b"hunter2", "r1")):
+        assert "hunter2" not in f"{shows} {shows!r} {[shows]}"
+        assert shown in repr(shows)
+
+
+def test_what_is_private_but_no_secret_may_stand_on_a_command_line() -> None:
+    secrets = {
+        (row.name, name)
+        for row in CATALOGUE.rows
+        for name, field in records.fields_of(row.message_class).items()
+        if field.secret
+    }
+    assert secrets == {("login", "password"), ("set-password", "password"), ("exec", "input")}
+
+
+@pytest.mark.parametrize(
+    ("message_class", "arguments", "defaults"),
+    [
+        (messages.FilesystemFreeze, {"thaw_after": 0.5}, {"mountpoints": None}),
+        (messages.FilesystemTrim, {}, {"minimum": None}),
+        (messages.SetTime, {}, {"epoch_ns": None}),
+        (messages.Exec, {"argv": [], "timeout": 1}, {"environment": None, "input": None, "encoding": "text"}),
+        (messages.SshKeys, {"user": "alice", "operation": "list"}, {"keys": None}),
+        (messages.SetPassword, {"user": "alice", "password": ""}, {"crypted": False}),
+        (messages.FileRead, {"path": "/a"}, {"offset": 0, "count": None}),
+        (messages.FileWrite, {"path": "/a", "content": ""}, {"offset": 0, "truncate": False}),
+    ],
+)
+def test_what_a_command_leaves_unsaid_is_known(
+    message_class: type[messages.Message], arguments: dict[str, Any], defaults: dict[str, Any]
+) -> None:
+    message, _ = message_class.from_arguments(arguments)
+    assert {name: getattr(message, name) for name in defaults} == defaults
+
+
+@pytest.mark.parametrize("message_class", [messages.FilesystemFreeze, messages.Exec])
+@pytest.mark.parametrize("seconds", [0, -1, True, "1", None, 1e300, 10**400, 31_536_001])
+def test_a_command_takes_a_time_that_can_be_waited_for_and_no_other(
+    message_class: type[messages.Message], seconds: Any
+) -> None:
+    arguments = {"argv": ["true"], "timeout": seconds, "thaw_after": seconds}
+    with pytest.raises(errors.InvalidArguments, match="number of seconds above 0 and up to a year"):
+        message_class.from_arguments(arguments)
 
 
 def _as_json(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Real traffic between the deployed host and guest: ours in the place of either understands it and is understood.
 
 ``recorded/*.jsonl`` has one JSON object a row: ``{"t_ms", "from": "host"|"guest", "line"}`` or ``{"t_ms", "event"}``.
+``released/*`` has, byte for byte, what release 0.1.0, the last one without a version above 3, wrote in the place of either.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from common import events, messages, versions
-from common.catalogue import CATALOGUE
+from common import codec, events, messages, versions
+from common.catalogue import CATALOGUE, Direction
 from common.session import GuestSession, HostSession
 from common.versions import Version
 
-from .pair import read_lines
+from .pair import message_to_host, read_lines
+
+FOLDER = Path(__file__).parent
 
 RECORDINGS = ["agent-restart", "fresh-connect", "host-commands", "migrate-3-to-1"]
 EVERY_RECORDING = pytest.mark.parametrize("recording", RECORDINGS)
@@ -35,8 +38,8 @@ class Row(NamedTuple):
 
 
 def _rows(recording: str) -> list[Row]:
-    path = Path(__file__).parent / "recorded" / f"{recording}.jsonl"
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    text = (FOLDER / "recorded" / f"{recording}.jsonl").read_text(encoding="utf-8")
+    rows = map(json.loads, text.splitlines())
     return [
         Row(row["t_ms"] / 1000, row.get("from", ""), _line(row["line"]) if "line" in row else b"", row.get("event", ""))
         for row in rows
@@ -276,3 +279,101 @@ def test_our_guest_asks_again_when_the_refresh_of_the_deployed_host_got_lost() -
     assert deadline is not None
     guest.session.tick(deadline)
     assert DeployedHost(Version.V1, stored=1).receive(guest.settle(rows[-1]).written) == [1]
+
+
+# ---- A peer at version 3 sees what it always saw ----
+
+#: With a newer maximum, a session announces that; nothing else that it writes may differ.
+OLD_AND_NEW = pytest.mark.parametrize("supported", [version for version in Version if version >= 3], ids="up to {}".format)
+
+
+@EVERY_RECORDING
+@OLD_AND_NEW
+def test_our_host_writes_to_the_deployed_guest_what_it_wrote_before_there_were_newer_versions(
+    recording: str, supported: Version
+) -> None:
+    written = b"".join(_written_by_host(_agreeing_rows(recording), supported))
+    assert _as_if_up_to_3(written, supported) == (FOLDER / "released" / f"{recording}.host").read_bytes()
+
+
+@EVERY_RECORDING
+@OLD_AND_NEW
+def test_our_guest_writes_to_the_deployed_host_what_it_wrote_before_there_were_newer_versions(
+    recording: str, supported: Version
+) -> None:
+    written = b"".join(_written_by_guest(_agreeing_rows(recording), supported))
+    assert _as_if_up_to_3(written, supported) == (FOLDER / "released" / f"{recording}.guest").read_bytes()
+
+
+def _as_if_up_to_3(written: bytes, supported: Version) -> bytes:
+    return written.replace(b'"apiVersion":%d' % supported, b'"apiVersion":3')
+
+
+def _agreeing_rows(recording: str) -> list[Row]:
+    """The recording; one that begins when both are at version 3 already is told so in its beginning."""
+    rows = _rows(recording)
+    if any(b'"api-version"' in row.line for row in rows):
+        return rows
+    greeting = next(index for index, row in enumerate(rows) if b'"refresh"' in row.line)
+    agreement = [
+        Row(rows[greeting].now, sender, _line(f'{{"__name__": "{name}", "apiVersion": 3}}'), "")
+        for sender, name in (("guest", "heartbeat"), ("host", "api-version"))
+    ]
+    return [*rows[: greeting + 1], *agreement, *rows[greeting + 1 :]]
+
+
+def _written_by_host(rows: Iterable[Row], supported: Version) -> Iterator[bytes]:
+    """Our host in the place of the recorded one, which sends the same commands."""
+    host = HostSession(supported, "host-1")
+    for row in rows:
+        if row.event == "host connected":
+            host.connected(row.now)
+        elif row.event == "host disconnected":
+            host.disconnected()
+        elif row.sender == "guest":
+            host.receive_data(row.line, row.now)
+        elif row.sender == "host":
+            _send_recorded(host, row.line)
+        host.tick(row.now)
+        yield host.data_to_send()
+
+
+def _send_recorded(host: HostSession, line: bytes) -> None:
+    name, arguments = codec.decode(line)
+    row = CATALOGUE.find(Direction.TO_GUEST, name)
+    assert row is not None
+    if row.is_command:
+        command, _ = row.message_class.from_arguments(arguments)
+        host.send(command, arguments.get("reply_id"))
+
+
+def _written_by_guest(rows: Iterable[Row], supported: Version) -> Iterator[bytes]:
+    """Our guest in the place of the recorded one, with an agent that reports everything and answers what can be answered."""
+    guest = GuestSession(supported, "agent-1")
+    guest.opened(0.0)
+    for row in rows:
+        if row.event == "guest agent started":
+            guest.opened(row.now)
+        elif row.event == "host connected":
+            guest.host_came(row.now)
+        elif row.event == "host disconnected":
+            guest.host_gone()
+        elif row.sender == "host":
+            guest.receive_data(row.line, row.now)
+        guest.tick(row.now)
+        for event in guest.events():
+            _react(guest, event)
+        yield guest.data_to_send()
+
+
+def _react(guest: GuestSession, event: events.Event) -> None:
+    if isinstance(event, events.HeartbeatWanted):
+        guest.send_heartbeat("512", {"mem_free": 512})
+    elif isinstance(event, events.FactsWanted):
+        for name in sorted(event.names):
+            guest.send(message_to_host(name))
+    elif isinstance(event, events.MessageReceived):
+        if isinstance(event.message, messages.SetNumberOfCpus):
+            guest.send(messages.NumberOfCpus(event.message.count))
+        if event.reply_id is not None:
+            guest.send(messages.Completion(event.reply_id, False, more={"reason": "a hook failed"}))

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import codec, errors, events, messages, session
-from common.catalogue import CATALOGUE, Direction
+from common import codec, errors, events, messages, session, versions
+from common.catalogue import CATALOGUE, Direction, Row
 from common.errors import EVIDENCE_LIMIT
 from common.framing import LINE_LIMIT
 from common.session import COMPLAINT_PERIOD, HEARTBEAT_PERIOD, SILENCE_LIMIT, GuestSession, HostSession, Session
@@ -44,6 +44,10 @@ def _feed(peer: Session, name: str, arguments: Optional[Mapping[str, Any]] = Non
 #: Messages that a session sends by its own rules.
 NEGOTIATING = (messages.Refresh, messages.ApiVersion, messages.Heartbeat)
 
+#: What operators send, and those commands of it that a guest must have said it carries out.
+COMMANDS = [row for row in CATALOGUE.rows if row.is_command]
+ALL_COMMANDS = {row.name: True for row in COMMANDS}
+
 
 def _heartbeat(host: HostSession, *, now: float = 1.0, **arguments: Any) -> list[Line]:
     """A heartbeat with these arguments comes to *host*; what it writes then."""
@@ -58,15 +62,40 @@ def _push(version: int) -> list[Line]:
     return [("api-version", {"apiVersion": version})]
 
 
-def _host(supported: Optional[Version] = Version.V3, *, advertised: Optional[int] = None) -> HostSession:
-    """A connected host that has written its greeting, and has agreed with a guest that *advertised* a version."""
+def _host(
+    supported: Optional[Version] = Version.V3,
+    *,
+    advertised: Optional[int] = None,
+    capable: Optional[Mapping[str, bool]] = None,
+) -> HostSession:
+    """A connected host that has written its greeting, and has agreed with a guest that *advertised* a version.
+
+    :param capable: what that guest has said of its commands.
+    """
     host = HostSession(supported, "host-1")
     host.connected(0.0)
     if advertised is not None:
         _heartbeat(host, now=0.0, apiVersion=advertised)
+    if capable is not None:
+        _say_capabilities(host, capable)
     host.data_to_send()
     host.events()
     return host
+
+
+def _say_capabilities(host: HostSession, commands: Mapping[str, Any], *, now: float = 0.0) -> None:
+    _feed(host, "capabilities", {"commands": dict(commands), "features": []}, now=now)
+
+
+def _newest_host(capable: Optional[Mapping[str, bool]] = None) -> HostSession:
+    """A host that agreed with its guest on the newest version."""
+    return _host(versions.newest(), advertised=versions.newest(), capable=capable)
+
+
+def _command(row: Row) -> messages.Message:
+    """A valid command of that row."""
+    command, _ = row.message_class.from_arguments(arguments_for(row))
+    return command
 
 
 def _guest(supported: Optional[Version] = Version.V3, *, pushed: Optional[int] = None) -> GuestSession:
@@ -154,7 +183,7 @@ def test_what_was_queued_for_an_old_channel_is_not_written_to_a_new_one() -> Non
 
 
 @pytest.mark.parametrize("supported", list(Version))
-@pytest.mark.parametrize("advertised", [0, 1, 2, 3, 4, 2**70])
+@pytest.mark.parametrize("advertised", [*range(len(Version) + 1), 2**70])
 def test_agreed_is_the_lower_one_of_supported_and_advertised(supported: Version, advertised: int) -> None:
     host = _host(supported)
     _heartbeat(host, apiVersion=advertised)
@@ -441,17 +470,14 @@ def test_a_mistyped_agent_id_is_no_restart() -> None:
 
 @pytest.mark.parametrize("agreed", list(Version))
 def test_a_command_is_written_exactly_when_agreed_allows_it(agreed: Version) -> None:
-    for row in CATALOGUE.rows:
-        if row.direction is not Direction.TO_GUEST or row.message_class in NEGOTIATING:
-            continue
-        host = _host(advertised=int(agreed))
-        command, _ = row.message_class.from_arguments(arguments_for(row))
+    for row in COMMANDS:
+        host = _host(versions.newest(), advertised=int(agreed), capable=ALL_COMMANDS)
         if row.since <= agreed:
-            host.send(command)
+            host.send(_command(row))
             assert read_lines(host.data_to_send()) == [(row.name, arguments_for(row))]
         else:
             with pytest.raises(errors.VersionTooLow):
-                host.send(command)
+                host.send(_command(row))
             assert host.data_to_send() == b""
 
 
@@ -653,6 +679,7 @@ def test_a_message_is_reported_with_the_line_that_it_came_in() -> None:
     assert [event.line for event in received] == lines
     assert [event.message for event in received] == [messages.Fqdn("a"), messages.Fqdn("b"), messages.Echo({})]
     assert [event.name for event in received] == ["fqdn", "fqdn", "echo"]
+    assert received[0] == events.MessageReceived("fqdn", messages.Fqdn("a"), lines[0])
 
 
 def test_a_guest_keeps_no_line_of_its_host() -> None:
@@ -697,20 +724,21 @@ def test_what_hosts_write_in_the_same_words_is_that_of_each_one_all_the_same() -
 
 @pytest.mark.parametrize("agreed", list(Version))
 @pytest.mark.parametrize("state", ["open", "paused", "closed"])
-def test_what_may_be_sent_can_be_asked_without_sending_it(agreed: Version, state: str) -> None:
-    for row in CATALOGUE.rows:
-        if row.direction is not Direction.TO_GUEST or row.message_class in NEGOTIATING:
-            continue
-        host = _host(advertised=int(agreed))
+@pytest.mark.parametrize("capable", [None, ALL_COMMANDS], ids=["unsaid", "capable"])
+def test_what_may_be_sent_can_be_asked_without_sending_it(
+    agreed: Version, state: str, capable: Optional[Mapping[str, bool]]
+) -> None:
+    for row in COMMANDS:
+        host = _host(versions.newest(), advertised=int(agreed), capable=capable)
         if state == "paused":
             host.pause_writing()
         elif state == "closed":
             host.disconnected()
-        command, _ = row.message_class.from_arguments(arguments_for(row))
         refusal = _refusal(host.require, row.name)
         assert host.data_to_send() == b""
-        assert refusal == _refusal(host.send, command)
-        assert (refusal is None) == (state == "open" and row.since <= agreed)
+        assert refusal == _refusal(host.send, _command(row))
+        possible = state == "open" and row.since <= agreed
+        assert (refusal is None) == (possible and (capable is not None or not row.needs_capability))
 
 
 def _refusal(ask: Callable[[Any], None], what: Any) -> Optional[str]:
@@ -725,6 +753,16 @@ def _refusal(ask: Callable[[Any], None], what: Any) -> Optional[str]:
 def test_what_no_host_sends_may_not_be_sent(name: str) -> None:
     with pytest.raises(errors.NotInCatalogue, match=rf"^{name} is no message host → guest$"):
         _host(advertised=3).require(name)
+
+
+def test_of_capabilities_no_more_is_kept_than_means_something_to_the_host() -> None:
+    host = _newest_host()
+    commands = {f"of-the-future-{number}": True for number in range(5000)} | {"exec": True, "load": False, "heartbeat": True}
+    features = ["x" * 101, *(f"feature-{number}" for number in range(5000))]
+    _feed(host, "capabilities", {"commands": commands, "features": features})
+    assert host.capabilities is not None
+    assert host.capabilities.commands == {"exec": True, "load": False}
+    assert host.capabilities.features == tuple(features[1:50])
 
 
 # ---- The host: another highest version ----
@@ -828,7 +866,7 @@ def test_nothing_depends_on_the_first_line_after_opening_the_port() -> None:
     pair.host.receive_data(b'{"__name__": "heartbeat", "mem', 0.0)
     pair.guest.opened(0.0)
     pair.exchange()
-    assert pair.versions == (3, 3)
+    assert pair.versions == (versions.newest(), versions.newest())
 
 
 def test_after_opening_the_port_a_heartbeat_and_the_facts_of_version_0_are_wanted() -> None:
@@ -953,7 +991,7 @@ def test_a_host_that_knows_no_versions_is_sent_plain_heartbeats() -> None:
 
 
 @pytest.mark.parametrize("supported", list(Version))
-@pytest.mark.parametrize("pushed", [0, 1, 2, 3, 4, 2**70])
+@pytest.mark.parametrize("pushed", [*range(len(Version) + 1), 2**70])
 def test_in_use_is_the_lower_one_of_what_was_pushed_and_what_is_supported(supported: Version, pushed: int) -> None:
     assert _guest(supported, pushed=pushed).negotiation.in_use == min(supported, pushed)
 
@@ -974,9 +1012,9 @@ def test_a_push_without_its_version_is_ignored_and_counted() -> None:
     assert guest.counters.dropped == {"invalid-arguments": 1}
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 1), (0, 3), (1, 3), (2, 3)])
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (0, 3), (1, 3), (2, 3), (3, 4), (0, 5)])
 def test_when_the_version_has_risen_the_facts_that_became_allowed_are_wanted(before: int, after: int) -> None:
-    guest = _guest(pushed=before)
+    guest = _guest(versions.newest(), pushed=before)
     _feed(guest, "api-version", {"apiVersion": after})
     assert _of(events.FactsWanted, guest.events()) == [events.FactsWanted(CATALOGUE.facts(above=before, up_to=after))]
 
@@ -1074,15 +1112,20 @@ def test_a_message_is_written_exactly_when_the_version_in_use_allows_it(in_use: 
     for row in CATALOGUE.rows:
         if row.direction is not Direction.TO_HOST or row.message_class in NEGOTIATING:
             continue
-        guest = _guest(pushed=int(in_use))
+        guest = _guest(versions.newest(), pushed=int(in_use))
         assert guest.allows(row.name) is (row.since <= in_use)
         if row.since <= in_use:
             guest.send(message_to_host(row.name))
-            assert read_lines(guest.data_to_send()) == [(row.name, arguments_for(row))]
+            assert read_lines(guest.data_to_send()) == [(row.name, _arguments_up_to(in_use, row))]
         else:
             with pytest.raises(errors.VersionTooLow, match=rf"^{row.name} needs API {row.since}, spoken is API {in_use}$"):
                 guest.send(message_to_host(row.name))
             assert guest.data_to_send() == b""
+
+
+def _arguments_up_to(version: int, row: Row) -> dict[str, Any]:
+    """The arguments of the sample that may be written at *version*."""
+    return {wire: value for wire, value in arguments_for(row).items() if row.later.get(wire, row.since) <= version}
 
 
 def test_a_name_that_the_guest_never_sends_is_not_allowed() -> None:
@@ -1246,7 +1289,7 @@ def test_after_everything_that_the_host_wrote_was_lost_one_heartbeat_is_enough()
     assert pair.guest.negotiation.in_use == 0
     pair.guest_is_deaf = False
     pair.wait(HEARTBEAT_PERIOD)
-    assert pair.versions == (3, 3)
+    assert pair.versions == (versions.newest(), versions.newest())
 
 
 def test_a_host_that_comes_unnoticed_and_whose_refresh_is_lost_puts_the_guest_right_with_one_heartbeat() -> None:
@@ -1261,7 +1304,7 @@ def test_a_host_that_comes_unnoticed_and_whose_refresh_is_lost_puts_the_guest_ri
 
 # ---- Whatever happens ----
 
-_ANY_VERSION = st.none() | st.integers(-1, 5) | st.just(2**70) | st.sampled_from([True, 1.5, "3"])
+_ANY_VERSION = st.none() | st.integers(-1, 7) | st.just(2**70) | st.sampled_from([True, 1.5, "3"])
 _LINES = st.one_of(
     st.builds(
         lambda name, offered, in_use: codec.encode(name, {"apiVersion": offered, "apiVersionInUse": in_use}),
@@ -1270,12 +1313,17 @@ _LINES = st.one_of(
         _ANY_VERSION,
     ),
     st.sampled_from([codec.encode(row.name, arguments_for(row)) for row in CATALOGUE.rows]),
+    st.sampled_from([codec.encode(row.name, {**arguments_for(row), "reply_id": "r1"}) for row in CATALOGUE.rows]),
+    st.dictionaries(st.sampled_from([*CATALOGUE.names(Direction.TO_GUEST), "of-the-future"]), st.booleans()).map(
+        lambda commands: codec.encode("capabilities", {"commands": commands, "features": []})
+    ),
     st.binary(max_size=20).map(lambda data: data + b"\n"),
     st.binary(max_size=20),
     st.just(b'{"__name__": "half'),
 )
-_CALLS = st.sampled_from(["connect", "come", "disconnect", "pause", "resume", "tick", "heartbeat", "send", "look", "change"])
+_CALLS = st.sampled_from(["connect", "come", "disconnect", "pause", "resume", "tick", "heartbeat", "look", "change"])
 _SUPPORTED = st.sampled_from([None, *Version])
+_REPLY_IDS = st.sampled_from([None, "r1"])
 
 
 def _tolerating_refusal(send: Any, *arguments: Any) -> None:
@@ -1292,7 +1340,6 @@ def _call_host(host: HostSession, call: str, now: float) -> None:
         "resume": lambda: host.resume_writing(now),
         "tick": lambda: host.tick(now),
         "heartbeat": lambda: _tolerating_refusal(host.refresh, now),
-        "send": lambda: _tolerating_refusal(host.send, messages.LifecycleEvent(type="after_migration")),
         "look": lambda: (host.next_deadline(), host.counters.as_mapping(), host.negotiation.in_use),
         "change": lambda: host.support(Version.V2 if host.supported is None else None, now),
     }
@@ -1308,21 +1355,38 @@ def _call_guest(guest: GuestSession, call: str, now: float) -> None:
         "resume": lambda: guest.resume_writing(now),
         "tick": lambda: guest.tick(now),
         "heartbeat": lambda: _tolerating_refusal(guest.send_heartbeat, "1", None),
-        "send": lambda: _tolerating_refusal(guest.send, messages.Containers(containers=())),
         "look": lambda: (guest.next_deadline(), guest.counters.as_mapping(), guest.allows("containers")),
         "change": lambda: guest.beat_every(now + 1.0, now),
     }
     calls[call]()
 
 
+def _sends(direction: Direction) -> st.SearchStrategy[tuple[messages.Message, Optional[str]]]:
+    """Any message, with a reply id and without."""
+    rows = CATALOGUE.names(direction).values()
+    sent = [row.message_class.from_arguments(arguments_for(row))[0] for row in rows]
+    return st.tuples(st.sampled_from(sent), _REPLY_IDS)
+
+
 def _assert_allowed(direction: Direction, lines: Iterable[Line], spoken: int) -> None:
-    for name, _ in lines:
+    for name, arguments in lines:
         row = CATALOGUE.find(direction, name)
         assert row is not None
         assert row.since <= spoken
+        assert all(since <= spoken for wire, since in row.later.items() if wire in arguments)
+        assert "reply_id" not in arguments or name == "completion" or (row.answered or spoken + 1) <= spoken
 
 
-@given(_SUPPORTED, st.lists(_LINES | _CALLS, max_size=20), st.floats(0, 100))
+def _assert_capable(lines: Iterable[Line], capabilities: Optional[messages.Capabilities]) -> None:
+    """A guest that has said what it carries out is sent nothing else; and nothing that it must have said."""
+    said = {} if capabilities is None else capabilities.commands
+    for name, _ in lines:
+        row = CATALOGUE.find(Direction.TO_GUEST, name)
+        assert row is not None
+        assert not row.is_command or said.get(name, not row.needs_capability)
+
+
+@given(_SUPPORTED, st.lists(_LINES | _CALLS | _sends(Direction.TO_GUEST), max_size=20), st.floats(0, 100))
 def test_whatever_comes_and_is_called_the_host_stays_within_what_both_sides_know(
     supported: Optional[Version], steps: list[Any], pace: float
 ) -> None:
@@ -1330,15 +1394,20 @@ def test_whatever_comes_and_is_called_the_host_stays_within_what_both_sides_know
     for count, step in enumerate(steps):
         if isinstance(step, bytes):
             host.receive_data(step, count * pace)
+        elif isinstance(step, tuple):
+            _tolerating_refusal(host.send, *step)
         else:
             _call_host(host, step, count * pace)
         agreed = host.negotiation.agreed
         assert agreed <= min(host.supported or 0, host.negotiation.advertised or 0)
-        _assert_allowed(Direction.TO_GUEST, read_lines(host.data_to_send()), agreed)
+        assert host.capabilities is None or agreed >= 4
+        lines = read_lines(host.data_to_send())
+        _assert_allowed(Direction.TO_GUEST, lines, agreed)
+        _assert_capable(lines, host.capabilities)
         assert len(_of(events.Complaint, host.events())) <= 1
 
 
-@given(_SUPPORTED, st.lists(_LINES | _CALLS, max_size=20), st.floats(0, 100))
+@given(_SUPPORTED, st.lists(_LINES | _CALLS | _sends(Direction.TO_HOST), max_size=20), st.floats(0, 100))
 def test_whatever_comes_and_is_called_the_guest_stays_within_what_both_sides_know(
     supported: Optional[Version], steps: list[Any], pace: float
 ) -> None:
@@ -1346,6 +1415,8 @@ def test_whatever_comes_and_is_called_the_guest_stays_within_what_both_sides_kno
     for count, step in enumerate(steps):
         if isinstance(step, bytes):
             guest.receive_data(step, count * pace)
+        elif isinstance(step, tuple):
+            _tolerating_refusal(guest.send, *step)
         else:
             _call_guest(guest, step, count * pace)
         in_use = guest.negotiation.in_use

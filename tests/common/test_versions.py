@@ -20,6 +20,10 @@ def test_versions_0_to_3_are_taken_by_the_deployed_agents() -> None:
     assert [Version.V0, Version.V1, Version.V2, Version.V3] == [0, 1, 2, 3]
 
 
+def test_versions_4_and_5_are_our_own() -> None:
+    assert [Version.V4, Version.V5] == [4, 5]
+
+
 def test_every_version_says_what_it_added() -> None:
     assert list(versions.ADDED) == list(Version)
     assert all(versions.ADDED.values())
@@ -44,7 +48,7 @@ def test_anything_else_is_no_version(value: Any) -> None:
 
 
 @pytest.mark.parametrize("supported", list(Version))
-@pytest.mark.parametrize("announced", [0, 1, 2, 3, 4, 2**70])
+@pytest.mark.parametrize("announced", [*range(len(Version) + 2), 2**70])
 def test_two_sides_agree_on_the_lower_maximum(supported: Version, announced: int) -> None:
     agreed = versions.negotiate(supported, announced)
     assert agreed == min(supported, announced)
