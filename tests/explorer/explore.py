@@ -1,8 +1,10 @@
 """The walk: breadth first through all worlds, checking each one. A violation prints as the shortest way to it.
 
-*Safety*: no side would write a message newer than it has been told. *Convergence*: from every world in which both live,
-delivering everything and then as many heartbeats as promised makes agreed = in use = the lower maximum. *Quiet*: then
-another heartbeat makes the host push nothing.
+*Safety*: no side would write a message newer than it has been told, and the host no command of which it has been told on
+this agreement that the guest does not carry it out, nor one of which it must have been told. *Convergence*: from every world
+in which both live, delivering everything and then as many heartbeats as promised makes agreed = in use = the lower maximum;
+at 4 or more, one more period with facts makes what the host knows of the guest's commands what they are, and below 4 it
+knows nothing of them. *Quiet*: then another heartbeat makes the host push nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +13,22 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Optional
 
+from common import messages
+from common.versions import Version
+
+from .machines import SWITCHED
 from .world import CHANNEL_LIMIT, Endless, World, Worlds
 
 #: Within so many heartbeats each side has written something that ends a half line on the other.
 HALVES_LIMIT = 3
+
+
+#: Which of the commands that a configuration turns on and off a guest may be sent, by what it has said of them.
+PERMITTED: dict[Optional[bool], frozenset[messages.Message]] = {
+    None: frozenset({messages.LockScreen()}),
+    False: frozenset(),
+    True: frozenset(SWITCHED),
+}
 
 
 class Counterexample(AssertionError):
@@ -95,13 +109,16 @@ class Explorer:
 
     def _unsafe(self, world: World) -> Optional[str]:
         fact = self._worlds.guest_view(world).dares
-        if self._promise.guest_is_safe and fact > world.guest_told:
-            return f"the guest has been told {world.guest_told}, and would send a fact of API {fact}"
+        if self._promise.guest_is_safe and fact > world.seen.guest_told:
+            return f"the guest has been told {world.seen.guest_told}, and would send a fact of API {fact}"
         if world.host is None or not self._promise.host_is_safe:
             return None
-        command = self._worlds.host_view(world).dares
-        if command > world.host_told:
-            return f"the host has been told {world.host_told}, and would send a command of API {command}"
+        host, told = self._worlds.host_view(world), world.seen
+        if host.dares > told.host_told:
+            return f"the host has been told {told.host_told}, and would send a command of API {host.dares}"
+        forbidden = host.commands - PERMITTED[told.capable]
+        if forbidden:
+            return f"the host has been told that commands are {_switched(told.capable)}, and would send {[*forbidden]}"
         return None
 
     def _not_converging(self, world: World) -> Optional[str]:
@@ -126,7 +143,7 @@ class Explorer:
         problem = self._disagreement(world)
         if problem:
             return f"after {self._promise.heartbeats} heartbeat(s) {problem}"
-        return self._noise(world)
+        return self._ignorance(world) or self._noise(world)
 
     def _losing_halves(self, world: World) -> World:
         """Let time pass until no side holds half a line: what is glued to it is lost, and counts as lost."""
@@ -154,6 +171,17 @@ class Explorer:
             return None
         return f"agreed is {host.speaks}, in use is {guest.speaks}, expected is {int(expected)}"
 
+    def _ignorance(self, world: World) -> Optional[str]:
+        """Why the host of an agreed world does not know what its guest carries out, or None."""
+        host, guest = self._worlds.host_view(world), self._worlds.guest_view(world)
+        if host.speaks >= Version.V4 and host.capable != guest.capable:
+            world = self._worlds.settle(self._worlds.period(world, long=True))
+            host, guest = self._worlds.host_view(world), self._worlds.guest_view(world)
+        expected = guest.capable if host.speaks >= Version.V4 else None
+        if host.capable == expected:
+            return None
+        return f"the host takes commands to be {_switched(host.capable)}, but they are {_switched(expected)}"
+
     def _noise(self, world: World) -> Optional[str]:
         if not self._promise.quiet:
             return None
@@ -176,9 +204,17 @@ class Explorer:
         return "\n".join([problem, *steps, f"  => {problem}"])
 
     def _picture(self, world: World) -> str:
-        in_use = f"guest in use {self._worlds.guest_view(world).speaks} (told {world.guest_told})"
-        agreed = "no host" if world.host is None else f"host agreed {self._worlds.host_view(world).speaks}"
+        guest = self._worlds.guest_view(world)
+        in_use = f"guest in use {guest.speaks} (told {world.seen.guest_told}), commands {_switched(guest.capable)}"
+        agreed = "no host"
+        if world.host is not None:
+            host = self._worlds.host_view(world)
+            agreed = f"host agreed {host.speaks} (told {world.seen.host_told}), commands {_switched(host.capable)}"
         lines = [f"       {agreed} | {in_use}"]
         lines += [f"         guest → host  {chunk!r}" for chunk in world.up]
         lines += [f"         host → guest  {chunk!r}" for chunk in world.down]
         return "\n".join(lines)
+
+
+def _switched(capable: Optional[bool]) -> str:
+    return "unsaid" if capable is None else "on" if capable else "off"

@@ -16,25 +16,37 @@ from common import errors, events, messages, session
 from common.catalogue import CATALOGUE, Catalogue, Direction, Row
 from common.negotiation import BELIEF_LASTS, REPAIR_PERIOD
 from common.versions import Version
+from tests.common.samples import arguments_for
 
 from .reference import ReferenceGuest, ReferenceHost
 
 #: Seconds that one step of time lasts: the heartbeat's period.
 PERIOD = 5.0
 
+
+def _probes(direction: Direction) -> dict[Version, messages.Message]:
+    """The first fact or command of each version that has one, as the tests of the table have it; 0 needs none."""
+    probes: dict[Version, messages.Message] = {}
+    for row in CATALOGUE.names(direction).values():
+        if row.since > 0 and (row.is_fact or row.is_command) and row.since not in probes:
+            probes[row.since] = row.message_class.from_arguments(arguments_for(row))[0]
+    return probes
+
+
+def _row(direction: Direction, message: messages.Message) -> Row:
+    row = CATALOGUE.row_of(direction, message)
+    assert row is not None
+    return row
+
+
 #: One fact and one command of each version, to see what a side dares to write.
-PROBES: dict[Direction, dict[Version, messages.Message]] = {
-    Direction.TO_HOST: {
-        Version.V1: messages.NumberOfCpus(count=1),
-        Version.V2: messages.Timezone(zone="", offset=0),
-        Version.V3: messages.Containers(containers=()),
-    },
-    Direction.TO_GUEST: {
-        Version.V0: messages.LockScreen(),
-        Version.V1: messages.SetNumberOfCpus(count=1),
-        Version.V3: messages.LifecycleEvent(type="after_migration"),
-    },
-}
+PROBES = {direction: _probes(direction) for direction in Direction}
+
+#: Commands that a guest's configuration turns on and off: one that needs no capability, and those of the probes that do.
+SWITCHED: tuple[messages.Message, ...] = (
+    messages.LockScreen(),
+    *(probe for probe in PROBES[Direction.TO_GUEST].values() if _row(Direction.TO_GUEST, probe).needs_capability),
+)
 
 
 class Told(NamedTuple):
@@ -43,6 +55,10 @@ class Told(NamedTuple):
     #: The versions that the lines of the step announce, in order; None for a refresh, or a heartbeat without one.
     versions: tuple[Optional[int], ...] = ()
     refreshed: bool = False
+    #: The run of the agent that a heartbeat comes from.
+    agent: Optional[str] = None
+    #: Whether the guest says that the commands of ``SWITCHED`` are turned on.
+    capable: Optional[bool] = None
 
 
 class Step(NamedTuple):
@@ -68,7 +84,12 @@ class WatchedHost(Watched, session.HostSession):
 
 
 class WatchedGuest(Watched, session.GuestSession):
-    """Our guest."""
+    """Our guest.
+
+    :ivar turned_on: whether its configuration has the commands of ``SWITCHED`` turned on.
+    """
+
+    turned_on = True
 
 
 class Machine:
@@ -148,11 +169,11 @@ class HostMachine(Machine):
 
 
 class GuestMachine(Machine):
-    """Guests: operations ``opened``, ``host_gone``, ``host_came``, ``receive``, ``period``."""
+    """Guests: operations ``opened``, ``host_gone``, ``host_came``, ``receive``, ``period``, ``reload``."""
 
-    def new(self, supported: Optional[Version]) -> Step:
-        """An agent that has just opened its port."""
-        return self.step(self.first((supported,)), "opened")
+    def new(self, supported: Optional[Version], turned_on: Optional[bool] = True) -> Step:
+        """An agent that has just opened its port, with a configuration that has commands turned on, or off."""
+        return self.step(self.first((supported, turned_on)), "opened")
 
     def _opened(self, peer: Any, _: object) -> None:
         peer.opened(0.0)
@@ -164,27 +185,38 @@ class GuestMachine(Machine):
         peer.host_came(0.0)
 
     def _period(self, peer: Any, long: object) -> None:
-        """Heartbeat; a *long* period also brings the facts that come once in a while: the newest one allowed."""
+        """Heartbeat; a *long* period also brings the facts that come once in a while: the most telling one allowed."""
         peer.tick(PERIOD)
         if long:
-            self._send_newest(peer, CATALOGUE.facts(up_to=max(Version)))
+            self._send_most_telling(peer, CATALOGUE.facts(up_to=max(Version)))
         _shift(peer, PERIOD)
+
+    def _reload(self, peer: Any, _: object) -> None:
+        """The configuration turns commands on or off, and the host is told where it can be."""
+        peer.turned_on = not peer.turned_on
+        self._send_most_telling(peer, frozenset({"capabilities"}))
 
     def _collect(self, peer: Any) -> tuple[bytes, ...]:
         for event in peer.events():
             if isinstance(event, events.HeartbeatWanted):
                 peer.send_heartbeat(None, None)
             elif isinstance(event, events.FactsWanted):
-                self._send_newest(peer, event.names)
+                self._send_most_telling(peer, event.names)
         return tuple(line for line in super()._collect(peer) if b'"session-startup"' not in line)
 
-    def _send_newest(self, peer: Any, wanted: frozenset[str]) -> None:
-        """Of all facts that the guest would send, the newest one: it says the most to the host."""
+    def _send_most_telling(self, peer: Any, wanted: frozenset[str]) -> None:
+        """Of all facts that the guest would send, its capabilities, else the newest one: that says the most to the host."""
         rows = {_row(Direction.TO_HOST, message).name: message for message in PROBES[Direction.TO_HOST].values()}
         allowed = [message for name, message in rows.items() if name in wanted and peer.allows(name)]
-        for message in allowed[-1:]:
+        for message in sorted(allowed, key=lambda fact: isinstance(fact, messages.Capabilities))[-1:]:
             with contextlib.suppress(errors.SendRefused):
-                peer.send(message)
+                peer.send(capabilities(peer.turned_on) if isinstance(message, messages.Capabilities) else message)
+
+
+def capabilities(turned_on: bool) -> messages.Capabilities:
+    """What a guest says that has the commands of ``SWITCHED`` turned on, or off."""
+    names = [_row(Direction.TO_GUEST, message).name for message in SWITCHED]
+    return messages.Capabilities(commands=dict.fromkeys(names, turned_on), features=())
 
 
 def our_host(supported: Optional[Version], handed_over: int) -> session.HostSession:
@@ -192,9 +224,16 @@ def our_host(supported: Optional[Version], handed_over: int) -> session.HostSess
     return WatchedHost(supported, "H")
 
 
-def our_guest(supported: Optional[Version]) -> session.GuestSession:
-    """A new session of our guest."""
-    return WatchedGuest(supported, "A", heartbeat_period=PERIOD)
+def our_guest(supported: Optional[Version], turned_on: bool) -> WatchedGuest:
+    """A new session of our guest; runs of the agent with the same maximum pass for the same one."""
+    guest = WatchedGuest(supported, f"A{supported}", heartbeat_period=PERIOD)
+    guest.turned_on = turned_on
+    return guest
+
+
+def deployed_guest(supported: Optional[Version], _: object) -> ReferenceGuest:
+    """A new model of the deployed guest, which no configuration changes."""
+    return WatchedReferenceGuest(supported)
 
 
 class WatchedReferenceHost(ReferenceHost):
@@ -229,6 +268,10 @@ class View(NamedTuple):
     holds_half: bool
     #: Whether a host takes the guest's word, or its silence, for what it uses.
     takes_for_granted: bool = False
+    #: Whether a guest has the commands of ``SWITCHED`` turned on, as the host knows it or as it is; None: it does not know.
+    capable: Optional[bool] = None
+    #: Which of these commands a host would write.
+    commands: frozenset[messages.Message] = frozenset()
 
 
 def host_view(peer: Any) -> View:
@@ -236,15 +279,29 @@ def host_view(peer: Any) -> View:
     if isinstance(peer, ReferenceHost):
         return View(peer.supported, int(peer.agreed), _dares(peer, Direction.TO_GUEST), bool(peer.partial))
     state = peer.negotiation
-    granted = state.agreed == 0 or state.believed_at is not None
-    return View(peer.supported, int(state.agreed), _dares(peer, Direction.TO_GUEST), bool(peer._splitter.pending), granted)
+    said = peer.capabilities
+    return View(
+        peer.supported,
+        int(state.agreed),
+        _dares(peer, Direction.TO_GUEST),
+        bool(peer._splitter.pending),
+        takes_for_granted=state.agreed == 0 or state.believed_at is not None,
+        capable=None if said is None else said == capabilities(True),
+        commands=frozenset(message for message in SWITCHED if _passes(peer, message)),
+    )
 
 
 def guest_view(peer: Any) -> View:
     """A view of a guest."""
     if isinstance(peer, ReferenceGuest):
         return View(peer.supported, int(peer.in_use), _dares(peer, Direction.TO_HOST), bool(peer.partial))
-    return View(peer.supported, int(peer.negotiation.in_use), _dares(peer, Direction.TO_HOST), bool(peer._splitter.pending))
+    return View(
+        peer.supported,
+        int(peer.negotiation.in_use),
+        _dares(peer, Direction.TO_HOST),
+        bool(peer._splitter.pending),
+        capable=peer.turned_on,
+    )
 
 
 def _dares(peer: Any, direction: Direction) -> int:
@@ -259,12 +316,6 @@ def _passes(peer: Any, message: messages.Message) -> bool:
     return True
 
 
-def _row(direction: Direction, message: messages.Message) -> Row:
-    row = CATALOGUE.row_of(direction, message)
-    assert row is not None
-    return row
-
-
 def _note(noted: list[messages.Message], direction: Direction, name: str, arguments: Any) -> None:
     row = CATALOGUE.find(direction, name)
     if row is not None:
@@ -273,14 +324,18 @@ def _note(noted: list[messages.Message], direction: Direction, name: str, argume
 
 def _told(noted: list[messages.Message]) -> Told:
     announced: list[Optional[int]] = []
-    refreshed = False
+    told = Told()
     for message in noted:
         if isinstance(message, messages.Refresh):
-            refreshed = True
+            told = told._replace(refreshed=True)
             announced.append(None)
         elif isinstance(message, (messages.ApiVersion, messages.Heartbeat)):
             announced.append(message.api_version)
-    return Told(tuple(announced), refreshed)
+        if isinstance(message, messages.Heartbeat):
+            told = told._replace(agent=message.agent_id)
+        elif isinstance(message, messages.Capabilities):
+            told = told._replace(capable=message == capabilities(True))
+    return told._replace(versions=tuple(announced))
 
 
 # ---- States ----
