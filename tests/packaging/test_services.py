@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import pathlib
 import re
 import shutil
@@ -14,6 +15,8 @@ import pytest
 from common.statuses import Status
 from guest_agent import exits as guest_exits
 from guest_agent import options
+from guest_agent.commands import Machine
+from guest_agent.config import Configuration
 from host_agent import config, descriptors, paths
 from host_agent import exits as host_exits
 
@@ -59,6 +62,11 @@ def value(name: str, key: str) -> str:
     """What the unit *name* says of *key*, which it says once."""
     (found,) = re.findall(rf"^{key}=(.*)$", unit(name), re.MULTILINE)
     return str(found)
+
+
+def load_guest() -> Configuration:
+    """The guest's defaults."""
+    return options.load(options.parser().parse_args(["--config", os.devnull]))
 
 
 @pytest.fixture
@@ -165,6 +173,36 @@ def test_the_daemon_loads_nothing_that_must_write_and_execute_the_same_memory() 
     if ran.stdout == "unknown\n":
         pytest.skip("the kernel can't deny it: it is older than 6.3")
     assert (ran.stdout, ran.returncode) == ("denied\nloaded\n", 0), ran.stderr
+
+
+def test_what_the_agent_had_frozen_is_thawed_however_it_ended() -> None:
+    program = value("vmaccord-guest-agent", "ExecStart")
+    assert value("vmaccord-guest-agent", "ExecStopPost") == f"{program} --thaw"
+    assert options.parser().parse_args(["--thaw"]).thaw
+
+
+def test_what_the_agent_noted_as_frozen_outlives_it_in_the_directory_where_it_is_looked_for() -> None:
+    assert f"/run/{value('vmaccord-guest-agent', 'RuntimeDirectory')}" == Machine._field_defaults["state_directory"]
+    assert value("vmaccord-guest-agent", "RuntimeDirectoryPreserve") == "yes"
+    assert value("vmaccord-guest-agent", "RuntimeDirectoryMode") == "0700"
+
+
+def test_the_agent_may_freeze_and_thaw_and_does_it_where_the_machine_mounts() -> None:
+    text = unit("vmaccord-guest-agent")
+    settings, _, _ = text.partition("# Not set, and why:")
+    assert value("vmaccord-guest-agent", "CapabilityBoundingSet").startswith("~")
+    assert "CAP_SYS_ADMIN" not in value("vmaccord-guest-agent", "CapabilityBoundingSet")
+    assert not {"ioctl", "@basic-io", "@file-system"} & set(value("vmaccord-guest-agent", "SystemCallFilter")[1:].split())
+    namespaces = (
+        "PrivateTmp|PrivateDevices|PrivateMounts|Protect(System|Home|Proc|Kernel\\w+|ControlGroups)|R\\w+Paths|MountFlags"
+    )
+    assert not re.findall(rf"^(?:{namespaces})=", settings, re.MULTILINE)
+
+
+def test_an_agent_that_thaws_its_own_disk_does_not_wait_to_write_its_byte_code() -> None:
+    launcher = (PACKAGING / "launchers/vmaccord-guest").read_text(encoding="utf-8")
+    before, _, _ = launcher.partition("\nfrom guest_agent")
+    assert "\nsys.dont_write_bytecode = True\n" in before
 
 
 def test_the_launchers_start_what_the_wheel_starts() -> None:
