@@ -1,9 +1,9 @@
 """Programs of the machine: which may be run, and running them. The only place that starts any.
 
 A program is started from an argument list, never by a shell, in a clean environment and a session of its own. It gets its
-input on standard input, what it prints is kept up to a limit, and at its deadline it is ended with everything it started in
-its process group. It does not outlive who runs it either: SIGTERM is noted while a program runs, and the program is ended
-before the signal takes its way; the same becomes of it when the agent is gone.
+input on standard input, what it prints is kept up to a limit, and at its deadline it is ended with its process group; what
+has left that lives on. It does not outlive who runs it either: SIGTERM is noted while a program runs, and the program is
+ended before the signal takes its way; the same becomes of it when the agent is gone.
 
 Everything here blocks and so belongs into workers; ``subprocess`` is imported only when a program is run. What a program is
 for is not known here. Arguments and input may be secrets: no error repeats them.
@@ -45,6 +45,9 @@ _LEFT_EARLY = 1
 #: As much as a pipe holds.
 _CHUNK = 65536
 
+#: So often that is read when a program has ended: who uses a pipe can have it hold more, usually up to 1 MiB.
+_RESTS = 1024 * 1024 // _CHUNK + 1
+
 #: Symbolic links followed on the way to one file; as many as the kernel follows.
 _LINK_LIMIT = 40
 
@@ -72,12 +75,21 @@ class ProgramMissing(ProgramError):
     """There is no such program."""
 
 
-class ProgramTimedOut(ProgramError):
-    """The program had not ended at its deadline, and was ended; *output* is what it had written until then."""
+class ArgumentsUnfit(ProgramError):
+    """An argument or a variable has what no program can be given, as NUL."""
 
-    def __init__(self, sentence: str, output: bytes = b"") -> None:
+
+class ProgramTimedOut(ProgramError):
+    """The program had not ended at its deadline, and was ended.
+
+    :ivar output: what it had written until then, as in ``Finished``.
+    :ivar errors: the same.
+    """
+
+    def __init__(self, sentence: str, output: bytes = b"", errors: bytes = b"") -> None:
         super().__init__(sentence)
         self.output = output
+        self.errors = errors
 
 
 class Finished(NamedTuple):
@@ -85,10 +97,12 @@ class Finished(NamedTuple):
 
     :ivar status: its exit status; below 0: the signal that ended it, negated.
     :ivar output: what it wrote to standard output and standard error, up to the limit.
+    :ivar errors: what it wrote to standard error, up to the limit, where that was to be kept apart.
     """
 
     status: int
     output: bytes
+    errors: bytes = b""
 
     @property
     def how(self) -> str:
@@ -107,6 +121,7 @@ class Run(Protocol):
         input: bytes = b"",  # noqa: A002 - what it is
         environment: Optional[Mapping[str, str]] = None,
         output_limit: int = OUTPUT_LIMIT,
+        errors_apart: bool = False,
     ) -> Finished:
         """See ``run``."""
 
@@ -125,17 +140,20 @@ def run(
     input: bytes = b"",  # noqa: A002 - what it is
     environment: Optional[Mapping[str, str]] = None,
     output_limit: int = OUTPUT_LIMIT,
+    errors_apart: bool = False,
 ) -> Finished:
     """Run a program to its end.
 
     What it leaves running lives on, unless it has kept the output open: that is ended.
 
-    :param argv: the program, as a path or as a name in ``PATH``, and its arguments.
+    :param argv: the program, as a path or as a name in the ``PATH`` that it gets, and its arguments.
     :param deadline: seconds that it may take.
     :param input: what it reads from standard input.
-    :param environment: variables beside ``PATH`` and ``LC_ALL``, of which a program gets no others.
+    :param environment: variables beside ``PATH`` and ``LC_ALL``, or in their place; a program gets no others.
     :param output_limit: bytes of output to keep; what is more is read and thrown away.
+    :param errors_apart: keep standard error by itself, up to the same limit.
     :raises ProgramMissing: there is no such program.
+    :raises ArgumentsUnfit: an argument or a variable has what no program can be given.
     :raises ProgramTimedOut: it had not ended in time.
     :raises ProgramError: it can't be started.
     :raises SystemExit: SIGTERM came, or the process that had started this one is gone; the program was ended.
@@ -143,7 +161,7 @@ def run(
     give_up_at = time.monotonic() + deadline
     parent = os.getppid()
     with _sigterm_noted() as noted:
-        process = _start(argv, bool(input), {"PATH": PATH, "LC_ALL": "C.UTF-8", **(environment or {})})
+        process = _start(argv, bool(input), {"PATH": PATH, "LC_ALL": "C.UTF-8", **(environment or {})}, errors_apart)
         conversation = _Conversation(process, input, output_limit)
         try:
             while not _has_ended(process):
@@ -153,11 +171,12 @@ def run(
                 conversation.advance(min(_GLANCE, _left(give_up_at)))
             conversation.take_rest()
         except TimeoutError:
+            conversation.take_rest()
             sentence = f"{_name(argv)} did not end within {deadline:g} s and was ended"
-            raise ProgramTimedOut(sentence, bytes(conversation.output)) from None
+            raise ProgramTimedOut(sentence, bytes(conversation.output), bytes(conversation.errors)) from None
         finally:
             _clear_away(process, conversation)
-    return Finished(process.returncode, bytes(conversation.output))
+    return Finished(process.returncode, bytes(conversation.output), bytes(conversation.errors))
 
 
 def run_later(argv: Sequence[str], *, delay: float, deadline: float) -> None:
@@ -280,11 +299,13 @@ class _Conversation:
         import selectors
 
         self.output = bytearray()
+        self.errors = bytearray()
         self._process = process
         self._limit = limit
         self._input = memoryview(input)
         self._selector = selectors.DefaultSelector()
-        self._join(process.stdout, selectors.EVENT_READ, self._read)
+        self._join(process.stdout, selectors.EVENT_READ, lambda pipe: self._read(pipe, self.output))
+        self._join(process.stderr, selectors.EVENT_READ, lambda pipe: self._read(pipe, self.errors))
         self._join(process.stdin, selectors.EVENT_WRITE, self._write)
 
     @property
@@ -304,8 +325,8 @@ class _Conversation:
             key.data(key.fileobj)
 
     def take_rest(self) -> None:
-        """Read what the program wrote before it ended: at most what its pipe holds, then the end of it."""
-        for _ in range(2):
+        """Read what the program has written: at most what its pipes hold, then their ends."""
+        for _ in range(_RESTS):
             self.advance(0)
 
     def close(self) -> None:
@@ -323,9 +344,9 @@ class _Conversation:
         self._selector.unregister(pipe)
         pipe.close()
 
-    def _read(self, pipe: IO[bytes]) -> None:
+    def _read(self, pipe: IO[bytes], kept: bytearray) -> None:
         chunk = os.read(pipe.fileno(), _CHUNK)
-        self.output += chunk[: max(0, self._limit - len(self.output))]
+        kept += chunk[: max(0, self._limit - len(kept))]
         if not chunk:
             self._leave(pipe)
 
@@ -366,7 +387,9 @@ def _clear_away(process: subprocess.Popen[bytes], conversation: _Conversation) -
     conversation.close()
 
 
-def _start(argv: Sequence[str], with_input: bool, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    argv: Sequence[str], with_input: bool, environment: Mapping[str, str], errors_apart: bool
+) -> subprocess.Popen[bytes]:
     import subprocess
 
     try:
@@ -375,11 +398,14 @@ def _start(argv: Sequence[str], with_input: bool, environment: Mapping[str, str]
             bufsize=0,
             stdin=subprocess.PIPE if with_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE if errors_apart else subprocess.STDOUT,
             start_new_session=True,
             cwd="/",
             env=environment,
         )
+    except ValueError:
+        why = "an argument or a variable has a character, as NUL, that it can't have"
+        raise ArgumentsUnfit(f"{_name(argv)} can't be run: {why}") from None
     except FileNotFoundError:
         raise ProgramMissing(_not_found(argv)) from None
     except OSError as error:
@@ -409,7 +435,7 @@ def _left(give_up_at: float) -> float:
 
 
 def _name(argv: Sequence[str]) -> str:
-    return one_line(os.path.basename(argv[0]))
+    return one_line(os.path.basename(argv[0]) or argv[0])
 
 
 def _not_found(argv: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ member ``failed``: a list of ``{hook, reason}``, in the order in which they ran.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Optional
 
 from common.messages import LifecycleEvent
@@ -27,12 +27,8 @@ DIRECTORIES = {
 
 def available(machine: Machine) -> Optional[str]:
     """None where all hooks would be run, or there are none."""
-    refused = [
-        f"{directory}: {each.hook}: {each.reason}"
-        for directory in DIRECTORIES.values()
-        for each in hooks.refused(os.path.join(machine.hooks_directory, directory), owner=machine.owner)
-    ]
-    return f"hooks are refused: {'; '.join(refused)}" if refused else None
+    directories = (os.path.join(machine.hooks_directory, each) for each in DIRECTORIES.values())
+    return hooks.why_refused(directories, owner=machine.owner)
 
 
 def run(machine: Machine, message: LifecycleEvent) -> Mapping[str, Any]:
@@ -54,12 +50,6 @@ def run(machine: Machine, message: LifecycleEvent) -> Mapping[str, Any]:
         raise CommandFailed(
             f"hooks of {directory} failed: {', '.join(each.hook for each in failures)}",
             members={"failed": [{"hook": each.hook, "reason": each.reason} for each in failures]},
-            notes=list(_notes(failures)),
+            notes=list(hooks.notes(failures)),
         )
     return {}
-
-
-def _notes(failures: Sequence[hooks.Failure]) -> Iterator[str]:
-    for each in failures:
-        yield f"{each.hook}: {each.reason}"
-        yield from (f"{each.hook} printed: {line}" for line in each.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -107,7 +108,7 @@ def executable(tmp_path: Path, command_guard: CommandGuard) -> Any:
 def test_status_and_both_outputs_are_kept_in_order() -> None:
     script = "import os; os.write(1, b'one '); os.write(2, b'two '); os.write(1, b'three'); raise SystemExit(7)"
     finished = run(script)
-    assert finished == (7, b"one two three")
+    assert finished == (7, b"one two three", b"")
     assert finished.how == "ended with status 7"
 
 
@@ -119,7 +120,22 @@ def test_a_program_that_a_signal_ended_says_so() -> None:
 
 def test_output_beyond_the_limit_is_read_and_thrown_away() -> None:
     finished = run("import os\nfor _ in range(64): os.write(1, b'x' * 65536)\nraise SystemExit(3)", output_limit=1000)
-    assert finished == (3, b"x" * 1000)
+    assert finished == (3, b"x" * 1000, b"")
+
+
+def test_standard_error_is_kept_apart_where_that_is_asked_for() -> None:
+    script = "import os; os.write(1, b'one '); os.write(2, b'two'); os.write(1, b'three')"
+    assert run(script, errors_apart=True) == (0, b"one three", b"two")
+
+
+def test_each_of_two_streams_is_kept_up_to_the_limit_and_none_makes_the_program_wait() -> None:
+    script = "import os\nfor _ in range(16):\n  os.write(1, b'x' * 65536); os.write(2, b'y' * 65536)"
+    assert run(script, errors_apart=True, output_limit=70_000) == (0, b"x" * 70_000, b"y" * 70_000)
+
+
+def test_one_of_two_streams_may_be_closed() -> None:
+    script = "import os\nos.close(1)\nfor _ in range(64): os.write(2, b'y' * 65536)"
+    assert run(script, errors_apart=True, output_limit=10) == (0, b"", b"y" * 10)
 
 
 def test_input_larger_than_a_pipe_comes_back_from_a_program_that_writes_while_reading() -> None:
@@ -133,17 +149,17 @@ def test_without_input_there_is_an_end_of_file() -> None:
 
 
 def test_a_program_need_not_read_its_input() -> None:
-    assert run("print('done')", input=b"x" * 1_000_000) == (0, b"done\n")
+    assert run("print('done')", input=b"x" * 1_000_000) == (0, b"done\n", b"")
 
 
 def test_a_program_may_close_its_input_and_go_on() -> None:
     script = "import os\nos.close(0)\nprint('went on')"
-    assert run(script, input=b"x" * 1_000_000) == (0, b"went on\n")
+    assert run(script, input=b"x" * 1_000_000) == (0, b"went on\n", b"")
 
 
 def test_a_program_that_closes_its_output_still_gets_its_input(tmp_path: Path) -> None:
     script = "import os, sys\nos.close(1); os.close(2)\nopen(sys.argv[1], 'wb').write(sys.stdin.buffer.read())"
-    assert run(script, str(tmp_path / "copy"), input=b"x" * 1_000_000) == (0, b"")
+    assert run(script, str(tmp_path / "copy"), input=b"x" * 1_000_000) == (0, b"", b"")
     assert (tmp_path / "copy").read_bytes() == b"x" * 1_000_000
 
 
@@ -156,6 +172,33 @@ def test_the_environment_is_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [("LC_ALL", "C.UTF-8"), ("MORE", "1"), ("PATH", processes.PATH)]
     got = eval(run(script, environment={"MORE": "1"}).output)  # noqa: S307 - what this test's own program printed
     assert [each for each in got if each[0] != "LC_CTYPE"] == names
+
+
+def test_a_variable_can_take_the_place_of_what_every_program_gets() -> None:
+    script = "import os; print(os.environ['LC_ALL'], os.environ['PATH'])"
+    assert run(script, environment={"LC_ALL": "C", "PATH": "/nowhere"}).output == b"C /nowhere\n"
+
+
+def test_a_program_is_found_in_the_path_that_it_gets(executable: Any, command_guard: CommandGuard) -> None:
+    program = Path(executable(f"#!{sys.executable}\nprint('found')"))
+    command_guard.allowed.add(program.name)
+    assert processes.run([program.name], deadline=GIVE_UP, environment={"PATH": str(program.parent)}).output == b"found\n"
+
+
+def test_a_program_has_no_controlling_terminal_even_if_the_agent_has_one() -> None:
+    script = "try: open('/dev/tty')\nexcept OSError as error: print(error.errno)"
+    read, write = os.pipe()
+    child, terminal = os.forkpty()
+    if not child:
+        with contextlib.suppress(BaseException):
+            os.close(os.open("/dev/tty", os.O_RDWR))
+            os.write(write, run(script).output)
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as said:
+        assert said.read() == f"{errno.ENXIO}\n".encode()
+    os.waitpid(child, 0)
+    os.close(terminal)
 
 
 def test_a_program_leads_a_session_of_its_own_in_the_root_directory() -> None:
@@ -188,6 +231,21 @@ def test_so_is_one_that_writes_for_ever(until_noted: Path) -> None:
     wait_until_gone(noted(until_noted))
 
 
+def test_so_is_one_that_takes_no_notice_of_being_asked(until_noted: Path) -> None:
+    script = "import signal\nfor number in range(1, signal.NSIG):\n  if number not in (9, 19, 32, 33):\n"
+    script += "    signal.signal(number, signal.SIG_IGN)\n"
+    with pytest.raises(processes.ProgramTimedOut):
+        run(script + NOTE_MY_NUMBER + FOREVER, str(until_noted))
+    wait_until_gone(noted(until_noted))
+
+
+def test_what_both_streams_said_until_the_deadline_is_kept_apart(until_noted: Path) -> None:
+    script = "import os; os.write(1, b'so far'); os.write(2, b'so bad')\n"
+    with pytest.raises(processes.ProgramTimedOut) as raised:
+        run(script + NOTE_MY_NUMBER + FOREVER, str(until_noted), errors_apart=True)
+    assert (raised.value.output, raised.value.errors) == (b"so far", b"so bad")
+
+
 def test_so_is_one_that_has_closed_its_output() -> None:
     with pytest.raises(processes.ProgramTimedOut):
         run("import os\nos.close(1); os.close(2)\n" + FOREVER, deadline=SOON)
@@ -210,6 +268,26 @@ def test_a_child_that_holds_the_output_open_is_ended_after_its_parent() -> None:
 @pytest.mark.usefixtures("seen_late")
 def test_what_a_program_wrote_before_it_ended_is_kept_however_late_that_is_seen() -> None:
     assert run("import os\nos.write(1, b'x' * 65536)").output == b"x" * 65536
+
+
+@pytest.mark.usefixtures("seen_late")
+def test_so_is_what_two_larger_pipes_hold() -> None:
+    f_setpipe_sz, size = 1031, 1024 * 1024
+    script = (
+        f"import fcntl, os\nfor out in (1, 2):\n  fcntl.fcntl(out, {f_setpipe_sz}, {size}); os.write(out, b'x' * {size})"
+    )
+    finished = run(script, errors_apart=True, output_limit=size)
+    assert (len(finished.output), len(finished.errors)) == (size, size)
+
+
+def test_a_daemon_that_keeps_the_output_open_is_not_waited_for(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    script = "import os\nif os.fork() == 0:\n  os.setsid()\n" + textwrap.indent(NOTE_MY_NUMBER, "  ")
+    script += textwrap.indent(FOREVER, "  ") + "while not os.path.exists(sys.argv[1]): pass\nprint('begun')"
+    assert run("import sys\n" + script, str(note)) == (0, b"begun\n", b"")
+    assert is_alive(noted(note))
+    os.kill(noted(note), signal.SIGKILL)
+    wait_until_gone(noted(note))
 
 
 @pytest.mark.parametrize("when", ["seen_at_once", "seen_late"])
@@ -303,12 +381,33 @@ def test_a_program_that_can_not_be_started_is_named_with_the_reason(
         processes.run([executable(content, mode)], deadline=GIVE_UP)
 
 
-def test_no_error_repeats_arguments_or_input(command_guard: CommandGuard) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "environment"), [(["sec\0ret"], {}), ([], {"NAME": "sec\0ret"}), ([], {"sec=ret": ""}), (["\ud800"], {})]
+)
+def test_what_no_program_can_be_given_is_no_reason_to_fall_over(arguments: list[str], environment: dict[str, str]) -> None:
+    with pytest.raises(processes.ArgumentsUnfit, match=r"^\S+ can't be run: an argument or a variable has") as raised:
+        processes.run([sys.executable, *arguments], deadline=GIVE_UP, environment=environment)
+    assert "sec" not in str(raised.value)
+
+
+def test_a_directory_is_no_program(command_guard: CommandGuard, tmp_path: Path) -> None:
+    command_guard.allowed.add(f"{tmp_path}/")
+    with pytest.raises(processes.ProgramError, match=f"^{tmp_path}/ can't be run: Permission denied$"):
+        processes.run([f"{tmp_path}/"], deadline=GIVE_UP)
+
+
+def test_no_error_repeats_arguments_environment_or_input(command_guard: CommandGuard) -> None:
     command_guard.allowed.add("no-such-program")
     errors = []
-    for argv in ([sys.executable, "-c", FOREVER, "secret"], ["no-such-program", "secret"]):
+    too_long = "secret" * 100_000
+    for argv in (
+        [sys.executable, "-c", FOREVER, "secret"],
+        [sys.executable, too_long],
+        ["no-such-program", "secret"],
+        ["no-such-program", "\0secret"],
+    ):
         with pytest.raises(processes.ProgramError) as raised:
-            processes.run(argv, deadline=SOON, input=b"secret")
+            processes.run(argv, deadline=SOON, input=b"secret", environment={"SECRET": "secret"})
         errors.append(raised.value)
     assert all("secret" not in repr(error) and error.__suppress_context__ for error in errors)
 

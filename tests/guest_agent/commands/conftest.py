@@ -45,6 +45,7 @@ class Programs:
         input: bytes = b"",  # noqa: A002 - as in processes.run
         environment: Optional[Mapping[str, str]] = None,
         output_limit: int = processes.OUTPUT_LIMIT,
+        errors_apart: bool = False,
     ) -> processes.Finished:
         assert 0 < deadline <= GIVE_UP
         self._look_for(argv)
