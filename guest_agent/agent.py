@@ -4,12 +4,14 @@ Each turn: wait for the port, a worker, logind or a deadline; let the link read;
 the session reports; collect the facts that are due; answer; write. Heartbeats are measured here, because they must not wait
 for anything.
 
-Nothing here blocks, and every clock reading comes from the clock that is passed in.
+Nothing here blocks, and every clock reading comes from the clock that is passed in. While file systems are frozen nothing
+here is done that could wait for a disk: no fact is collected but what the host may do about it, no configuration is read,
+and log lines stay in memory.
 """
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import os
 import selectors
 from collections.abc import Mapping
@@ -19,10 +21,11 @@ from common import events, messages
 from common.errors import Congested, EncodingError, LocalProtocolError, SendRefused, VersionTooLow
 from common.session import GuestSession
 
-from . import commands, logind
+from . import logind
+from .answers import OUTBOX_LIMIT, Answer, Outbox, Outcome
 from .config import Configuration
 from .crew import Crew
-from .executor import Executor, reply_id
+from .executor import Executor
 from .facts import Facts, describe
 from .link import Link
 from .log import Log
@@ -37,12 +40,16 @@ from .worker import Job
 #: At the end, how long a host may take to read what is left, and workers to leave, in seconds each.
 FAREWELL = 1.0
 
+#: At the end, how long thawing what is frozen may take, in seconds; the agent is killed a little later.
+THAWING = 6.0
+
 #: Seconds that reading the configuration may take.
 RELOAD_PATIENCE = 10.0
 
-#: Completions kept for a host that is not there or does not read. A command that wants one is only carried out while there
-#: is room.
-OUTBOX_LIMIT = 256
+#: How often the host is told in one turn that a command is not supported.
+REJECTIONS_PER_TURN = 50
+
+_CAPABILITIES = "capabilities"
 
 
 class Agent:
@@ -76,8 +83,10 @@ class Agent:
         self._reload_wanted = False
         self._reload_under_way = False
         self._quiet = QuietLog(log, clock)
-        self._outbox: collections.deque[tuple[str, messages.Message]] = collections.deque()
-        self._answering_on: Optional[int] = None
+        self._outbox = Outbox()
+        #: The answer that the port was given last, and on which channel.
+        self._handed_over: Optional[tuple[Answer, int]] = None
+        self._rejections = 0
         self._notices: dict[str, messages.Message] = {}
         self._meter = surroundings.meter
         self._agent_id = os.urandom(16).hex()
@@ -95,12 +104,23 @@ class Agent:
             now,
             self._report,
         )
+        machine = surroundings.machine(configuration)
+        self._freezer = surroundings.freezer(self._crew, self._quiet, machine)
+        log.holds_back = lambda: self._freezer.frozen
         self._executor = Executor(
-            surroundings.machine(configuration),
-            _permitted(configuration),
+            machine,
+            configuration.permitted,
             self._crew,
             self._quiet,
+            loop={
+                "echo": self._echo,
+                "filesystem-freeze": self._freezer.freeze,
+                "filesystem-thaw": self._freezer.thaw,
+                "filesystem-status": self._freezer.status,
+            },
+            frozen=lambda: self._freezer.frozen,
             answer=self._keep_answer,
+            unsupported=self._tell_unsupported,
             done=self._command_done,
         )
         self._link = Link(
@@ -112,6 +132,7 @@ class Agent:
             patience=configuration.port_timeout,
             look_again=configuration.heartbeat,
         )
+        self._freezer.recover(now)
 
     @property
     def wakeup_descriptor(self) -> int:
@@ -152,26 +173,31 @@ class Agent:
         self._link.advance(now, read=reading)
         self._session.tick(now)
         self._crew.advance(now)
-        if self._reload_wanted and not self._reload_under_way:
+        self._freezer.advance(now)
+        if self._reload_wanted and not self._reload_under_way and not self._freezer.frozen:
             self._begin_reload(now)
         self._follow_logind(now)
-        self._follow_events()
-        self._executor.advance(now)
+        self._rejections = 0
+        self._follow_events(now)
+        room = not self._too_many_answers
+        self._executor.advance(now, room=room)
         if self._may_report:
             self._send_notices()
-            self._facts.gather(now, self._session.allows)
+            self._facts.gather(now, self._may_collect)
         self._link.flush(now)
         self._send_answers(now)
-        if not reading and not self._too_many_answers:
+        if not (reading and room) and not self._too_many_answers:
             self._wakeup.call()
         self._notifier.status(self._state())
         self._quiet.close_windows()
+        self._log.catch_up()
 
     def close(self) -> None:
         """Tell the host what is left to tell, briefly, and give back what nobody uses any more."""
         self._stopping = True
         self._notifier.stopping()
         self._facts.close()
+        self._freezer.close(THAWING, self._clock)
         self._executor.close()
         self._crew.close(FAREWELL, self._clock)
         now = self._clock()
@@ -180,6 +206,7 @@ class Agent:
         self._send_answers(now)
         self._link.close(FAREWELL, self._clock)
         self._quiet.close()
+        self._log.close()
         self._logins.close()
         self._selector.close()
         self._wakeup.close()
@@ -191,9 +218,10 @@ class Agent:
             self._session.next_deadline(),
             self._quiet.next_deadline(),
             self._crew.next_deadline(),
+            self._freezer.next_deadline(),
         ]
         if self._may_report:
-            deadlines.append(self._facts.next_deadline(now))
+            deadlines.append(self._facts.next_deadline(now, self._may_collect))
         return max(0.0, min(each for each in deadlines if each is not None) - now)
 
     def _state(self) -> str:
@@ -203,14 +231,16 @@ class Agent:
 
     # ---- What the session and logind report ----
 
-    def _follow_events(self) -> None:
+    def _follow_events(self, now: float) -> None:
         for event in self._session.events():
             if isinstance(event, events.HeartbeatWanted):
                 self._send_heartbeat()
             elif isinstance(event, events.FactsWanted):
                 self._facts.want(*event.names)
             elif isinstance(event, events.MessageReceived):
-                self._obey(event)
+                self._obey(event, now)
+            elif isinstance(event, events.CommandRejected):
+                self._reject(event)
             elif isinstance(event, events.VersionChanged):
                 self._quiet.info("version", f"API {event.old} → {event.new} in use: {event.why}")
             elif isinstance(event, events.Complaint):
@@ -239,57 +269,103 @@ class Agent:
         self._facts.works("heartbeat")
         return self._meter.free_ram(memory), memory
 
-    # ---- Commands and answers ----
+    # ---- Commands ----
 
-    @property
-    def _too_many_answers(self) -> bool:
-        """Whether no more commands are read: the host is to take the answers to the ones before first."""
-        return len(self._outbox) >= OUTBOX_LIMIT and self._session.allows("completion")
+    def _obey(self, event: events.MessageReceived, now: float) -> None:
+        reply_id = event.reply_id
+        if reply_id is not None and self._session.identifies(event.name) and self._executor.repeats(event.name, reply_id):
+            return
+        if reply_id is not None and len(self._outbox) >= OUTBOX_LIMIT and not self._session.answer_allowed(event.name):
+            if isinstance(event.message, messages.LifecycleEvent):
+                why = f"{OUTBOX_LIMIT} answers wait for a host of API 3"
+                self._quiet.warning("outbox", f"{event.name}: not carried out: {why}")
+                return
+            reply_id = None  # it had none at the version in use
+        self._executor.carry_out(event.name, event.message, reply_id, now)
 
-    def _obey(self, event: events.MessageReceived) -> None:
-        if isinstance(event.message, messages.Echo) and self._executor.permits(event.name):
-            self._echo(event.message)
-        elif len(self._outbox) < OUTBOX_LIMIT or reply_id(event.message) is None or self._session.allows("completion"):
-            self._executor.carry_out(event.name, event.message)
+    def _reject(self, event: events.CommandRejected) -> None:
+        """Tell the host what the session found: the line that it complains with is the only one in the log."""
+        if event.reply_id is None:
+            self._tell_unsupported(event.name, event.reason)
         else:
-            self._quiet.warning("outbox", f"{event.name}: not carried out: {OUTBOX_LIMIT} answers wait for a host of API 3")
+            self._keep_answer(Answer(event.name, event.reply_id, Outcome.refused(event.code, event.reason)))
+
+    def _tell_unsupported(self, name: str, reason: str) -> None:
+        """Tell a host that understands it; one that gives such commands in a flood needn't hear of each."""
+        self._rejections += 1
+        if self._rejections <= REJECTIONS_PER_TURN:
+            with contextlib.suppress(SendRefused):
+                self._session.send(messages.Unsupported(name, int(self._session.supported or 0), reason))
 
     def _command_done(self, name: str) -> None:
         if name == "set-number-of-cpus":
             self._facts.want("number-of-cpus")
 
-    def _echo(self, echo: messages.Message) -> None:
+    def _echo(self, echo: messages.Echo, _: float, answer: Callable[[Outcome], None]) -> None:
         try:
             self._session.send(echo)
         except LocalProtocolError as error:
             self._quiet.warning("answer to echo", f"echo: not answered: {error}")
+            answer(Outcome(f"it could not be sent back: {error}"))
+        else:
+            answer(Outcome())
 
-    def _keep_answer(self, command: str, answer: messages.Message) -> None:
-        self._outbox.append((command, answer))
+    # ---- Answers ----
+
+    @property
+    def _speaks_in_full(self) -> bool:
+        """Whether a completion has a result and an error at the version in use, and a host may ask for it again."""
+        return self._session.allows("completion", "error")
+
+    @property
+    def _too_many_answers(self) -> bool:
+        """Whether no more commands are read: the host is to take the answers to the ones before first."""
+        return self._outbox.holds_up(self._session.answer_allowed)
+
+    def _keep_answer(self, answer: Answer) -> None:
+        self._outbox.add(answer, sendable=self._session.answer_allowed(answer.command))
 
     def _send_answers(self, now: float) -> None:
         """Send what can be sent now, one after the other: so it is known of each whether the port took all of it.
 
         An answer that the port dropped, because the host went away before it read that, is for the next host.
         """
-        while self._outbox and self._link.drained:
-            if self._answering_on == self._link.channel:
-                self._outbox.popleft()
-                self._answering_on = None
-            elif self._hand_over(*self._outbox[0]):
-                self._answering_on = self._link.channel
-                self._link.flush(now)
-            else:
+        while self._link.drained:
+            self._note_taken()
+            answer = self._outbox.first(self._session.answer_allowed)
+            if answer is None or not self._hand_over(answer):
                 return
+            self._handed_over = answer, self._link.channel
+            self._link.flush(now)
 
-    def _hand_over(self, command: str, answer: messages.Message) -> bool:
-        """Whether *answer* could be sent; one that never can is dropped."""
+    def _note_taken(self) -> None:
+        """The port has taken all that it was given, unless it was another channel's."""
+        if self._handed_over is not None:
+            answer, channel = self._handed_over
+            self._handed_over = None
+            if channel == self._link.channel:
+                self._outbox.remove(answer)
+
+    def _hand_over(self, answer: Answer) -> bool:
+        """Whether *answer* could be sent, if only that it can't be told; at versions that can't say so it is dropped."""
+        in_full = self._speaks_in_full
         try:
-            self._session.send(answer)
+            self._session.send(answer.completion(in_full))
         except SendRefused:
             return False
         except EncodingError as error:
-            self._quiet.warning(f"answer to {command}", f"{command}: not answered: {error}")
+            self._quiet.warning(f"answer to {answer.command}", f"{answer.command}: not answered: {error}")
+            if in_full:
+                return self._hand_over_bare(answer.without_result(f"what came of it can't be told: {error}"))
+        return True
+
+    def _hand_over_bare(self, answer: Answer) -> bool:
+        """The same of what is left of an answer that could not be sent as it was."""
+        try:
+            with contextlib.suppress(EncodingError):  # then not even its reply id fits on a line, and nobody can be told
+                self._session.send(answer.completion(in_full=True))
+        except SendRefused:
+            return False
         return True
 
     # ---- Facts ----
@@ -297,6 +373,10 @@ class Agent:
     @property
     def _may_report(self) -> bool:
         return self._link.up and not self._link.congested
+
+    def _may_collect(self, fact: str) -> bool:
+        """Whether *fact* may be sent; while frozen, only what the host must know to do something about that."""
+        return self._session.allows(fact) and (fact == _CAPABILITIES or not self._freezer.frozen)
 
     def _send_notices(self) -> None:
         """Tell what happened while the host did not read."""
@@ -339,6 +419,8 @@ class Agent:
         problem, values = report
         if problem is not None:
             self._log.error(f"{problem}; the agent goes on as it was configured before")
+        elif self._freezer.frozen:
+            self._reload_wanted = True  # it was begun before, and comes too late
         else:
             self._configure(Configuration.from_plain(values), self._clock())
 
@@ -354,12 +436,14 @@ class Agent:
         """Go on with *new*; with another maximum, in a session that begins anew."""
         old, self._configuration = self._configuration, new
         self._log.level = new.log_level
-        self._executor.configure(self._surroundings.machine(new), _permitted(new))
+        machine = self._surroundings.machine(new)
+        self._executor.configure(machine, new.permitted)
+        self._freezer.configure(machine)
         self._facts.configure(self._surroundings.sources(new, self._logins.mark), new.periods, now)
         self._session.beat_every(new.heartbeat, now)
         self._link.look_again = new.heartbeat
         if new.max_api_version != old.max_api_version:
-            self._follow_events()  # what the old session has heard is obeyed
+            self._follow_events(now)  # what the old session has heard is obeyed
             self._session = self._new_session(new)
             self._link.begin_anew(self._session, now)
         if new.port != old.port:
@@ -371,8 +455,3 @@ class Agent:
 
     def _open_port(self) -> Port:
         return self._surroundings.open_port(self._configuration)
-
-
-def _permitted(configuration: Configuration) -> frozenset[str]:
-    """The commands that may be carried out."""
-    return commands.permitted(configuration.commands_allow, configuration.commands_block)

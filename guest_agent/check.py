@@ -15,7 +15,7 @@ from typing import Callable, NamedTuple, Optional
 
 from . import facts, port, processes
 from .collectors import Slow, Sources
-from .commands import COMMANDS, Machine, permitted
+from .commands import COMMANDS, Machine, dangerous
 from .config import Configuration
 from .crew import GRACE, Crew
 from .exits import Exit
@@ -187,12 +187,12 @@ def _problem(name: str, collect: Slow) -> Optional[str]:
 
 
 def _commands(configuration: Configuration, machine: Machine) -> Iterator[Finding]:
-    allowed = permitted(configuration.commands_allow, configuration.commands_block)
+    turned_off = dangerous().difference(configuration.commands_block)
     for name, command in COMMANDS.items():
-        why_not = command.available(machine)
-        if name not in allowed:
-            yield Finding("command", name, "blocked", "the configuration forbids it")
-        elif why_not is not None:
-            yield Finding("command", name, "fails", why_not)
+        if name in configuration.permitted:
+            why_not = command.available(machine)
+            yield Finding("command", name, _WORKS if why_not is None else "fails", why_not or "")
+        elif name in turned_off:
+            yield Finding("command", name, "off", "it gives the host power over all of this VM; to turn it on, enable it")
         else:
-            yield Finding("command", name, _WORKS)
+            yield Finding("command", name, "blocked", "the configuration forbids it")

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Optional
 
 from common.versions import Version
 
+from . import commands
+
 
 class Configuration(NamedTuple):
     """The effective values; ``options`` says what each one means."""
@@ -23,10 +25,19 @@ class Configuration(NamedTuple):
     periods: Mapping[str, float]
     commands_allow: Sequence[str]
     commands_block: Sequence[str]
+    commands_enable: Sequence[str]
     commands_login_helper: Optional[str]
     commands_deadline: float
     hooks_directory: str
     hooks_deadline: float
+    files_read: Sequence[str]
+    files_write: Sequence[str]
+    freeze_limit: float
+
+    @property
+    def permitted(self) -> frozenset[str]:
+        """The names of the commands that the host may give."""
+        return commands.permitted(self.commands_allow, self.commands_block, self.commands_enable)
 
     def plain(self) -> tuple[Any, ...]:
         """The values as a worker can report them."""

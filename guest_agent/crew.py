@@ -24,6 +24,7 @@ class Task:
     """A worker, and who wants to know of it.
 
     :ivar gone: whether its process has ended.
+    :ivar out_of_time: whether it took longer than it may.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Task:
         ended: Callable[[Optional[str]], None],
     ) -> None:
         self.gone = False
+        self.out_of_time = False
         self.deadline = now + patience
         self._look_again_at = math.inf
         self._worker = worker
@@ -87,6 +89,7 @@ class Task:
             self._worker.kill()
             self.deadline = math.inf
         else:
+            self.out_of_time = True
             self.end(f"did not finish within {self._patience:g} s", now + GRACE)
 
     def _finish(self, problem: Optional[str]) -> None:

@@ -70,21 +70,21 @@ class Facts:
         """Make *names* due at once."""
         self._schedule.want(names)
 
-    def next_deadline(self, now: float) -> float:
+    def next_deadline(self, now: float, allowed: Callable[[str], bool]) -> float:
         """When ``gather`` wants to be called."""
-        return self._schedule.next_deadline(now)
+        return self._schedule.next_deadline(now, allowed)
 
     def gather(self, now: float, allowed: Callable[[str], bool]) -> None:
-        """Collect what is due and *allowed*."""
-        self._look(now)
-        for name in filter(allowed, self._schedule.take(now)):
+        """Collect what is due and *allowed*; what is not stays due, and its source is not looked at."""
+        self._look(now, allowed)
+        for name in self._schedule.take(now, allowed):
             if name in self._sources.quick:
                 self._collect(name)
             elif self._unchanged(name):
                 self._deliver(name, self._known[name][1])
             elif name in self._sources.slow:
                 self._waiting.add(name)
-        for name in [name for name in self._waiting if not self._is_under_way(name)]:
+        for name in [name for name in self._waiting if allowed(name) and not self._is_under_way(name)]:
             self._waiting.discard(name)
             self._start_worker(name, now)
 
@@ -115,11 +115,11 @@ class Facts:
         else:
             self._deliver(name, message)
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float, allowed: Callable[[str], bool]) -> None:
         """Make due what has changed since it was collected."""
         if now >= self._look_at:
             self._look_at = now + LOOK_PERIOD
-            marked = [name for name, (mark, _) in self._known.items() if mark is not None]
+            marked = [name for name, (mark, _) in self._known.items() if mark is not None and allowed(name)]
             self._schedule.want(name for name in marked if not self._unchanged(name))
 
     def _unchanged(self, name: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from . import processes
@@ -77,6 +77,19 @@ def run(
 def refused(directory: str, *, owner: int = 0) -> tuple[Failure, ...]:
     """What ``run`` would refuse in *directory*; no hook is run."""
     return run(directory, {}, deadline=0, run_program=_run_nothing, owner=owner)
+
+
+def why_refused(directories: Iterable[str], *, owner: int = 0) -> Optional[str]:
+    """What ``run`` would refuse in any of *directories*, as a clause; None: nothing."""
+    refusals = [f"{path}: {each.hook}: {each.reason}" for path in directories for each in refused(path, owner=owner)]
+    return f"hooks are refused: {'; '.join(refusals)}" if refusals else None
+
+
+def notes(failures: Sequence[Failure]) -> Iterator[str]:
+    """What the log is to say of *failures*, a line each, with what the hooks printed."""
+    for each in failures:
+        yield f"{each.hook}: {each.reason}"
+        yield from (f"{each.hook} printed: {line}" for line in each.output)
 
 
 def _run_nothing(*_: Any, **__: Any) -> processes.Finished:

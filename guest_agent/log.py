@@ -4,11 +4,13 @@ The standard library's logging would be as large as all of the protocol. Text fr
 harmless here: a line stays one line, and shows no control character.
 
 A reader that hangs must not hold up the agent: a line for which there is no room is lost, and counted. The descriptor
-itself is left as it is, blocking: other programs share it.
+itself is left as it is, blocking: other programs share it. Lines can be held back in memory for as long as nothing may be
+written at all; the last ones of too many are kept.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import os
@@ -21,6 +23,9 @@ from typing import Callable
 PRIORITIES: Mapping[str, int] = {"error": 3, "warning": 4, "info": 6, "debug": 7}
 
 _STANDARD_ERROR = 2
+
+#: How many lines are held back.
+HELD_LIMIT = 100
 
 #: A line is cut here, in bytes: a pipe that has room at all has room for so much.
 _LINE_LIMIT = select.PIPE_BUF
@@ -45,6 +50,10 @@ class Log:
         clock: bool = False,
     ) -> None:
         self.level = level
+        #: Whether lines are to be held back now.
+        self.holds_back: Callable[[], bool] = _never
+        self._held: collections.deque[str] = collections.deque()
+        self._too_many = 0
         self._write = write
         self._has_room = has_room
         self._lost = 0
@@ -69,23 +78,53 @@ class Log:
 
     def say(self, level: str, text: str) -> None:
         """Say *text* at *level*."""
-        if PRIORITIES[level] > PRIORITIES[self.level]:
-            return
+        if PRIORITIES[level] <= PRIORITIES[self.level]:
+            self.always(level, text)
+
+    def always(self, level: str, text: str) -> None:
+        """Say *text* at *level*, though lines of that level may not be wanted: each time it happens must be known."""
+        self.catch_up()
+        if self.holds_back():
+            self._hold(self._line(level, text))
+        else:
+            self._put(self._line(level, text))
+
+    def catch_up(self) -> None:
+        """Say what was held back, unless it still is to be."""
+        if self._held and not self.holds_back():
+            if self._too_many:
+                self._put(self._line("warning", f"{self._too_many} lines lost: more than {HELD_LIMIT} were held back"))
+                self._too_many = 0
+            while self._held:
+                self._put(self._held.popleft())
+
+    def close(self) -> None:
+        """Say all that was held back: nothing more is to come."""
+        self.holds_back = _never
+        self.catch_up()
+
+    def _hold(self, line: str) -> None:
+        if len(self._held) >= HELD_LIMIT:
+            self._held.popleft()
+            self._too_many += 1
+        self._held.append(line)
+
+    def _put(self, line: str) -> None:
         if self._lost and self._has_room():
-            self._put("warning", f"{self._lost} lines lost: their reader had no room for them")
+            self._write(self._line("warning", f"{self._lost} lines lost: their reader had no room for them"))
             self._lost = 0
         if self._has_room():
-            self._put(level, text)
+            self._write(line)
         else:
             self._lost += 1
 
-    def _put(self, level: str, text: str) -> None:
+    def _line(self, level: str, text: str) -> str:
+        text = text[:_LINE_LIMIT]
         shown = text if text.isprintable() else "".join(map(_shown, text))
         if self._journal:
-            self._write(f"<{PRIORITIES[level]}>{shown}\n")
-        else:
-            when = time.strftime("%Y-%m-%d %H:%M:%S ") if self._clock else ""
-            self._write(f"{when}{level.upper()} {shown}\n")
+            return f"<{PRIORITIES[level]}>{shown}\n"
+        when = time.strftime("%Y-%m-%d %H:%M:%S ") if self._clock else ""
+        return f"{when}{level.upper()} {shown}\n"
 
 
 def standard_error(level: str, environment: Mapping[str, str] = os.environ) -> Log:
@@ -98,6 +137,10 @@ def standard_error(level: str, environment: Mapping[str, str] = os.environ) -> L
         journal=_is_journal(environment),
         clock=os.isatty(_STANDARD_ERROR),
     )
+
+
+def _never() -> bool:
+    return False
 
 
 def _terminal() -> int:

@@ -27,6 +27,7 @@ PROGRAM = "vmaccord-guest"
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the program and return its exit status."""
+    sys.dont_write_bytecode = True  # what is imported while its own file system is frozen would wait for the thaw
     again: list[bool] = []
     try:
         with _handling({signal.SIGTERM: _leave, signal.SIGINT: _leave, signal.SIGHUP: lambda: again.append(True)}):

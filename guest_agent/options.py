@@ -11,7 +11,7 @@ import glob
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NoReturn, Optional
 
 from common import session, settings, versions
@@ -19,7 +19,7 @@ from common.settings import Setting, SettingsError
 
 from . import exits
 from .collectors import disks
-from .commands import COMMANDS
+from .commands import COMMANDS, dangerous
 from .config import Configuration
 from .exits import Exit
 from .schedule import NEVER, PERIODS
@@ -34,6 +34,9 @@ SECTION = "guest"
 DEFAULT_FILE = "/etc/vmaccord/guest.conf"
 
 _NEVER = "never"
+
+#: Without it a host sends few commands.
+_NEEDED_FACT = "capabilities"
 
 
 def _read_path(text: str) -> str:
@@ -66,12 +69,13 @@ def _show_period(seconds: float) -> str:
 
 
 def _period(fact: str) -> Setting:
+    needed = fact == _NEEDED_FACT
     return Setting(
         name=fact,
         section="periods",
         help=f"seconds between two reports of {fact}",
-        read=_read_period,
-        allowed=f"{settings.ALLOWED_SECONDS}, or {_NEVER}",
+        read=settings.read_seconds if needed else _read_period,
+        allowed=settings.ALLOWED_SECONDS if needed else f"{settings.ALLOWED_SECONDS}, or {_NEVER}",
         default=PERIODS[fact],
         metavar="SECONDS",
         show=_show_period,
@@ -82,17 +86,30 @@ def _patterns(name: str, help: str, allowed: str, default: tuple[str, ...] = ())
     return Setting(name=name, help=help, read=str, allowed=allowed, default=default, metavar="PATTERN", repeated=True)
 
 
-def _commands(name: str, help: str) -> Setting:  # noqa: A002 - as in Setting
+def _commands(name: str, help: str, names: Collection[str] = COMMANDS) -> Setting:  # noqa: A002 - as in Setting
     return Setting(
         name=name,
         section="commands",
         help=help,
-        read=settings.read_choice(*COMMANDS),
-        allowed=f"names out of {', '.join(sorted(COMMANDS))}",
+        read=settings.read_choice(*names),
+        allowed=f"names out of {', '.join(sorted(names))}",
         default=(),
         metavar="NAMES",
         repeated=True,
         words=True,
+    )
+
+
+def _roots(name: str, help: str) -> Setting:  # noqa: A002 - as in Setting
+    return Setting(
+        name=name,
+        section="files",
+        help=help,
+        read=_read_absolute_path,
+        allowed="an absolute path",
+        default=(),
+        metavar="DIRECTORY",
+        repeated=True,
     )
 
 
@@ -144,8 +161,16 @@ SETTINGS = (
     ),
     settings.LOG_LEVEL,
     *map(_period, PERIODS),
-    _commands("allow", "commands that the host may give; none named: all"),
-    _commands("block", "commands that the host may not give, whatever is allowed"),
+    _commands(
+        "allow",
+        "commands that the host may give; none named: all but the dangerous ones, which a name here turns on as enable does",
+    ),
+    _commands("block", "commands that the host may not give, whatever allow or enable name"),
+    _commands(
+        "enable",
+        "dangerous commands that the host may give beside those: each gives it power over everything in this VM",
+        dangerous(),
+    ),
     Setting(
         name="login-helper",
         section="commands",
@@ -160,13 +185,17 @@ SETTINGS = (
     Setting(
         name="directory",
         section="hooks",
-        help="directory of the hooks: before_migration/, after_migration/, before_hibernation/ and after_hibernation/",
+        help="directory of the hooks: before_migration/, after_migration/, before_hibernation/, after_hibernation/, "
+        "before_freeze/ and after_thaw/",
         read=_read_absolute_path,
         allowed="an absolute path",
         default="/etc/vmaccord/hooks.d",
         metavar="DIRECTORY",
     ),
     _within("hooks", settings.seconds("deadline", "seconds that one hook may take", 30.0)),
+    _roots("read", "directory below which the host may read files, with file-read"),
+    _roots("write", "directory below which the host may write files, with file-write"),
+    _within("freeze", settings.seconds("limit", "seconds that the host may keep file systems frozen", 600.0)),
 )
 
 
@@ -189,6 +218,8 @@ def begin(arguments: Optional[Sequence[str]], report: Report) -> None:
     if options.version:
         say(f"{PROGRAM} {_release()}\nguest API versions: {min(versions.Version)}-{versions.newest()}")
         return
+    if options.thaw:
+        raise SystemExit(_thaw(options))
     try:
         configuration = load(options)
     except SettingsError as error:
@@ -202,6 +233,27 @@ def begin(arguments: Optional[Sequence[str]], report: Report) -> None:
         raise SystemExit(check.check(configuration, surroundings.here(), say))
     else:
         report(configuration.plain())
+
+
+def _thaw(options: argparse.Namespace) -> Exit:
+    """Thaw what is noted as frozen. A configuration that can't be used keeps nothing frozen: then the defaults count."""
+    from . import freezing, surroundings
+
+    try:
+        configuration = load(options)
+    except SettingsError as error:
+        print(f"{PROGRAM}: {error}; going by the defaults", file=sys.stderr)
+        configuration = load(parser().parse_args(["--config", os.devnull]))
+    undone = freezing.thaw_now(surroundings.here().machine(configuration))
+    if undone is None:
+        say("nothing is noted as frozen")
+        return Exit.OK
+    thawed, problems = undone
+    for path in thawed:
+        say(f"{path}: thawed")
+    for problem in problems:
+        print(f"{PROGRAM}: {problem}", file=sys.stderr)
+    return Exit.UNEXPECTED if problems else Exit.OK
 
 
 def say(text: str) -> None:
@@ -239,6 +291,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--show-config", action="store_true", help="print the effective configuration, and exit")
     made.add_argument(
         "--check", action="store_true", help="tell what works on this machine and what does not, and why; and exit"
+    )
+    made.add_argument(
+        "--thaw", action="store_true", help="thaw what an agent that is gone has left frozen, and exit; no host is needed"
     )
     made.add_argument(
         "--config",

@@ -43,6 +43,10 @@ class QuietLog:
         """Say *text* for people who look at what happens."""
         self._say("info", topic, text)
 
+    def always(self, level: str, text: str) -> None:
+        """Say *text* each time and whatever level is wanted; who calls it sees to it that such lines are few."""
+        self._log.always(level, text)
+
     def warning(self, topic: str, text: str) -> None:
         """Say *text* for people who look at what goes wrong."""
         self._say("warning", topic, text)

@@ -1,19 +1,21 @@
 """When each fact is due. Pure: time is passed in, and nothing is collected here.
 
 A fact is due when somebody wants it, and then again each time its period has passed. It is taken by whoever comes by, and
-that is at the latest the next heartbeat: so facts cost no wake-ups of their own. Whether it may be sent at the version in
-use is not known here: who takes a fact and may not send it drops it.
+that is at the latest the next heartbeat: so facts cost no wake-ups of their own. Which ones may be taken now, whoever comes
+by says; the others stay due until they may.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Callable
 
 #: Seconds between two reports of a fact that nobody asked for.
 PERIODS: Mapping[str, float] = {
     "active-user": 10.0,
     "number-of-cpus": 60.0,
+    "capabilities": 60.0,
     "host-name": 120.0,
     "fqdn": 120.0,
     "os-version": 120.0,
@@ -48,14 +50,17 @@ class Schedule:
         """Make *names* due at once; one that this agent does not report is ignored."""
         self._wanted.update(self._periods.keys() & set(names))
 
-    def take(self, now: float) -> list[str]:
-        """The facts that are due; each is due again after its period."""
-        due = [name for name, due_at in self._due_at.items() if name in self._wanted or due_at <= now + _JITTER]
-        for name in due:
+    def take(self, now: float, allowed: Callable[[str], bool]) -> list[str]:
+        """The facts that are due and *allowed*; each of them is due again after its period."""
+        due = (name for name, due_at in self._due_at.items() if name in self._wanted or due_at <= now + _JITTER)
+        taken = list(filter(allowed, due))
+        for name in taken:
             self._due_at[name] = now + self._periods[name]
-        self._wanted.clear()
-        return due
+        self._wanted.difference_update(taken)
+        return taken
 
-    def next_deadline(self, now: float) -> float:
-        """When the next fact has to be taken."""
-        return now if self._wanted else min(self._due_at.values(), default=NEVER) + LENIENCE
+    def next_deadline(self, now: float, allowed: Callable[[str], bool]) -> float:
+        """When the next fact that is *allowed* has to be taken."""
+        if any(map(allowed, self._wanted)):
+            return now
+        return min((due_at for name, due_at in self._due_at.items() if allowed(name)), default=NEVER) + LENIENCE

@@ -10,6 +10,9 @@ from . import collectors, commands, logind, port
 from .collectors import Sources
 from .collectors.memory import Meter
 from .config import Configuration
+from .crew import Crew
+from .freezer import Freezer
+from .quiet import QuietLog
 
 #: Where the machine's file system begins.
 ROOT = "/"
@@ -21,6 +24,7 @@ class Surroundings(NamedTuple):
     :ivar open_port: opens the port or raises PortError.
     :ivar sources: the collectors; takes what tells whether users have come or gone.
     :ivar machine: what commands act on.
+    :ivar freezer: makes what freezes and thaws the machine's file systems.
     :ivar meter: measures memory for the heartbeats, in the loop.
     :ivar connect_to_logind: connects to logind; None: there is none.
     """
@@ -28,13 +32,21 @@ class Surroundings(NamedTuple):
     open_port: Callable[[Configuration], port.Port]
     sources: Callable[[Configuration, Callable[[], object]], Sources]
     machine: Callable[[Configuration], commands.Machine]
+    freezer: Callable[[Crew, QuietLog, commands.Machine], Freezer]
     meter: Meter
     connect_to_logind: Callable[[], Optional[logind.Logind]]
 
 
 def here() -> Surroundings:
     """Those of this machine."""
-    return Surroundings(_open_port, _sources, _machine, Meter(ROOT, time.monotonic), functools.partial(logind.connect, ROOT))
+    return Surroundings(
+        open_port=_open_port,
+        sources=_sources,
+        machine=_machine,
+        freezer=Freezer,
+        meter=Meter(ROOT, time.monotonic),
+        connect_to_logind=functools.partial(logind.connect, ROOT),
+    )
 
 
 def _open_port(configuration: Configuration) -> port.Port:
@@ -42,7 +54,12 @@ def _open_port(configuration: Configuration) -> port.Port:
 
 
 def _sources(configuration: Configuration, logins: Callable[[], object]) -> Sources:
-    wishes = collectors.Wishes(configuration.application, configuration.ignore_interface, configuration.ignore_file_system)
+    wishes = collectors.Wishes(
+        configuration.application,
+        configuration.ignore_interface,
+        configuration.ignore_file_system,
+        configuration.permitted,
+    )
     return collectors.sources(ROOT, wishes, time.monotonic, logins)
 
 
@@ -53,4 +70,7 @@ def _machine(configuration: Configuration) -> commands.Machine:
         hooks_directory=configuration.hooks_directory,
         hooks_deadline=configuration.hooks_deadline,
         deadline=configuration.commands_deadline,
+        read_roots=configuration.files_read,
+        write_roots=configuration.files_write,
+        freeze_limit=configuration.freeze_limit,
     )

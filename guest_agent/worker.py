@@ -125,6 +125,18 @@ class Worker:
             del self._received[: _HEAD + size]
 
 
+def keep_only(*descriptors: int) -> None:
+    """Close all but these and the standard ones, as a child that was forked has to.
+
+    Objects that the parent forgot must not close them later, when they are somebody else's.
+    """
+    gc.freeze()
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > _STANDARD_ERROR and int(name) not in descriptors:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
 def _fork(job: Job, write_end: int) -> int:
     """Start the child; no signal reaches it before it has its own way with them."""
     _flush()
@@ -143,7 +155,7 @@ def _live(job: Job, write_end: int) -> NoReturn:
     status = _UNEXPECTED
     try:
         _take_signals()
-        _keep_only(write_end)
+        keep_only(write_end)
         status = _do(job, lambda value: _report(write_end, value))
         _flush()
     except (BrokenPipeError, SystemExit):
@@ -201,15 +213,6 @@ def _leave_a_moment_later(dropped: Any) -> None:
 
 def _take_no_notice(*_: object) -> None:
     """Unlike SIG_IGN, this is not passed on to the programs that are started."""
-
-
-def _keep_only(descriptor: int) -> None:
-    """Close all others; objects that the parent forgot must not close them later, when they are somebody else's."""
-    gc.freeze()
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > _STANDARD_ERROR and int(name) != descriptor:
-            with contextlib.suppress(OSError):
-                os.close(int(name))
 
 
 def _flush() -> None:

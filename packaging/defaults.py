@@ -35,7 +35,9 @@ After a change: systemctl reload vmaccord-host-agent; its log says what waits fo
 _SECTIONS = {
     "periods": ['How often facts are looked at; "never" leaves one out, whoever asks for it.'],
     "commands": ["What the host may ask this VM to do."],
-    "hooks": ["Programs of this VM that run around a migration or a hibernation."],
+    "hooks": ["Programs of this VM that run around a migration or a hibernation, and around freezing."],
+    "files": ["What of this VM the host may read and write, where the commands for that are enabled."],
+    "freeze": ["Freezing of this VM's file systems, for backups of its disks."],
     "limits": ["What one guest may cost this host, whatever runs in it. One that sends more is read from more slowly."],
 }
 

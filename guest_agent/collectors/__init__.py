@@ -10,13 +10,13 @@ What is read here (``/proc``, ``/etc``, sockets) is not believed unchecked: size
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Callable, NamedTuple, Union
 
 from common.messages import Message
 from guest_agent.sessions import UserSession
 
-from . import cpus, memory, names, prints, system, timezone
+from . import capabilities, cpus, memory, names, prints, system, timezone
 
 #: Collects one fact in the loop.
 Quick = Callable[[], Message]
@@ -26,11 +26,12 @@ Slow = Callable[[], Union[Message, Sequence[UserSession]]]
 
 
 class Wishes(NamedTuple):
-    """What the configuration says of facts: patterns with ``*`` and ``?``."""
+    """What the configuration says of facts: patterns with ``*`` and ``?``, and the commands that the host may give."""
 
     applications: Sequence[str]
     ignored_interfaces: Sequence[str]
     ignored_file_systems: Sequence[str]
+    permitted: Collection[str]
 
 
 class Sources(NamedTuple):
@@ -54,6 +55,7 @@ def sources(root: str, wishes: Wishes, clock: Callable[[], float], logins: Calla
             "os-version": system.os_version,
             "os-info": lambda: system.os_info(root),
             "number-of-cpus": lambda: cpus.number_of_cpus(root),
+            "capabilities": lambda: capabilities.capabilities(wishes.permitted),
             "timezone": lambda: timezone.timezone(root),
             "memory-stats": memory.Meter(root, clock).memory_stats,
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import selectors
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 import tty
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
@@ -19,11 +20,14 @@ from common import codec, events, versions
 from common.messages import Message
 from common.session import HostSession
 from guest_agent import options
+from guest_agent.answers import Outcome
 from guest_agent.commands import Machine
 from guest_agent.config import Configuration
-from guest_agent.crew import Task
+from guest_agent.crew import Crew, Task
+from guest_agent.freezer import Freezer
 from guest_agent.log import Log
 from guest_agent.port import Port
+from guest_agent.quiet import QuietLog
 
 #: When a test gives up waiting, in seconds. Nothing is asserted about time.
 GIVE_UP = 30.0
@@ -128,12 +132,76 @@ class FakeCommand(NamedTuple):
 
     run: Callable[[Machine, Message], Mapping[str, Any]] = lambda _, __: {}
     why_not: Optional[str] = None
+    parallel: int = 1
+    about: str = ""
 
-    def patience(self, machine: Machine) -> float:
+    def patience(self, machine: Machine, _: Message) -> float:
         return machine.deadline
+
+    def subject(self, _: Message) -> str:
+        return self.about
 
     def available(self, _: Machine) -> Optional[str]:
         return self.why_not
+
+
+class FakeFreezer(Freezer):
+    """Freezes nothing, and says what a test wants it to.
+
+    :ivar told: what it was asked for, in order.
+    :ivar answers: what has yet to be told to whom, in order.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.answers: list[Callable[[Outcome], None]] = []
+        self.machine: Optional[Machine] = None
+        self.advanced_at = -math.inf
+        self.deadline = math.inf
+        self._frozen = False
+
+    def made(self, _: Crew, __: QuietLog, machine: Machine) -> FakeFreezer:
+        """What the agent makes its freezer with."""
+        self.machine = machine
+        return self
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        self._frozen = frozen
+
+    def configure(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def recover(self, now: float) -> None:
+        self.told.append("recover")
+
+    def freeze(self, message: Message, now: float, answer: Callable[[Outcome], None]) -> None:
+        self.told.append("freeze")
+        self._frozen = True
+        self.answers.append(answer)
+
+    def thaw(self, message: Message, now: float, answer: Callable[[Outcome], None]) -> None:
+        self.told.append("thaw")
+        self.answers.append(answer)
+
+    def status(self, message: Message, now: float, answer: Callable[[Outcome], None]) -> None:
+        answer(Outcome(result={"state": "frozen" if self.frozen else "thawed"}))
+
+    def advance(self, now: float) -> None:
+        self.advanced_at = now
+
+    def next_deadline(self) -> float:
+        return self.deadline
+
+    def close(self, seconds: float, clock: Callable[[], float]) -> None:
+        self.told.append("close")
+        self._frozen = False
+        for answer in self.answers:
+            answer(Outcome(result={"mountpoints": []}))
 
 
 def hang() -> NoReturn:
@@ -221,6 +289,13 @@ class FifoHost:
     def write(self, data: bytes) -> None:
         assert os.write(self._ends[0], data) == len(data)
 
+    def write_some(self, data: bytes) -> int:
+        """As much of *data* as there is room for; how much that was."""
+        try:
+            return os.write(self._ends[0], data)
+        except BlockingIOError:
+            return 0
+
     def read(self) -> bytes:
         received = b""
         with contextlib.suppress(BlockingIOError):
@@ -263,8 +338,8 @@ class Host:
     def connect(self) -> None:
         self.session.connected(time.monotonic())
 
-    def send(self, message: Message) -> None:
-        self.session.send(message)
+    def send(self, message: Message, reply_id: Optional[str] = None) -> None:
+        self.session.send(message, reply_id)
 
     def until(self, condition: Callable[[Host], Any]) -> Any:
         """Play the host until *condition* holds."""
@@ -290,13 +365,16 @@ class Host:
 
 
 class AgentProcess:
-    """Our agent as a process of its own; the machine's configuration file is not for it."""
+    """Our agent as a process of its own; the machine's configuration file is not for it.
 
-    def __init__(self, log: Path, *arguments: str) -> None:
+    :param program: what Python runs.
+    """
+
+    def __init__(self, log: Path, *arguments: str, program: Sequence[str] = ("-m", "guest_agent.main")) -> None:
         self._log = log
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "guest_agent.main", *NO_CONFIGURATION, *arguments],
+                [sys.executable, *program, *NO_CONFIGURATION, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

@@ -271,6 +271,33 @@ def test_a_command_that_is_not_available_is_said_with_the_reason(
     assert said["echo"] == ["works"]
 
 
+def test_a_command_that_the_host_may_not_give_is_said_with_how_to_change_that(pty: Pty, programs: Programs) -> None:
+    lines: list[str] = []
+    wanted = configuration(
+        port=(pty.path,),
+        periods=dict.fromkeys(PERIODS, NEVER),
+        commands_block=("echo", "file-read"),
+        commands_enable=("exec", "file-read"),
+    )
+    check.check(wanted, here(), lines.append, programs.root)
+    said = {words[1]: words[2] for words in (line.split(None, 3) for line in lines)}
+    assert (said["echo"], said["file-read"], said["set-password"]) == ("blocked", "blocked", "off")
+    assert said["exec"] not in ("blocked", "off")
+    (line,) = [line for line in lines if "set-password" in line]
+    assert line.endswith("it gives the host power over all of this VM; to turn it on, enable it")
+
+
+def test_freezing_that_can_not_work_is_said_with_the_reason(pty: Pty, programs: Programs, tmp_path: Path) -> None:
+    lines: list[str] = []
+    hooks = tmp_path / "hooks.d"
+    (hooks / "before_freeze").mkdir(parents=True)
+    (hooks / "before_freeze").chmod(0o777)
+    wanted = configuration(port=(pty.path,), periods=dict.fromkeys(PERIODS, NEVER), hooks_directory=str(hooks))
+    check.check(wanted, here(), lines.append, programs.root)
+    (line,) = [line for line in lines if "filesystem-freeze" in line]
+    assert line.split()[2] == "fails"
+
+
 # ---- All of it ----
 
 

@@ -22,6 +22,13 @@ def test_a_configuration_is_the_same_after_its_way_through_a_pipe(version: Optio
     assert type(after.max_api_version) is type(version)
 
 
+def test_the_commands_that_the_host_may_give_are_those_that_are_allowed_or_enabled_and_not_blocked() -> None:
+    assert "exec" not in configuration().permitted
+    assert {"exec", "shutdown"} <= configuration(commands_enable=("exec",)).permitted
+    assert configuration(commands_allow=("echo",), commands_enable=("exec",)).permitted == {"echo", "exec"}
+    assert configuration(commands_enable=("exec",), commands_block=("exec",)).permitted == configuration().permitted
+
+
 def test_the_plain_values_are_no_classes_of_ours() -> None:
     def kinds(value: Any) -> set[type]:
         inner = value.items() if isinstance(value, dict) else value if isinstance(value, tuple) else ()

@@ -144,10 +144,10 @@ def test_what_is_wanted_is_collected_at_once(bench: Bench) -> None:
     bench.quick["host-name"] = own_pid
     bench.slow["disks-usage"] = lambda: DISKS
     bench.facts.want("host-name", "disks-usage")
-    assert bench.facts.next_deadline(bench.clock()) == bench.clock()
+    assert bench.facts.next_deadline(bench.clock(), bench.allowed) == bench.clock()
     bench.settle()
     assert {name for name, _ in bench.delivered} == {"host-name", "disks-usage"}
-    assert bench.facts.next_deadline(bench.clock()) > bench.clock()
+    assert bench.facts.next_deadline(bench.clock(), bench.allowed) > bench.clock()
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,46 @@ def test_a_fact_that_may_not_be_sent_is_not_collected(bench: Bench, tally: Tally
     bench.settle()
     assert [name for name, _ in bench.delivered] == ["host-name"]
     assert tally.count == 0
+    bench.allowed = lambda _: True
+    bench.settle()
+    assert [name for name, _ in bench.delivered] == ["host-name", "containers"]
+
+
+def test_what_waits_for_a_worker_and_may_not_be_sent_any_more_is_not_collected(
+    bench: Bench, gate: Gate, tally: Tally
+) -> None:
+    def collect() -> Message:
+        tally.add()
+        gate.wait()
+        return CONTAINERS
+
+    bench.slow["containers"] = collect
+    for _ in range(2):
+        bench.facts.want("containers")
+        bench.turn()
+    bench.allowed = lambda _: False
+    gate.open()
+    bench.settle()
+    assert tally.count == 1
+    bench.allowed = lambda _: True
+    bench.turn()
+    bench.settle()
+    assert tally.count == 2
+
+
+def test_a_source_is_not_looked_at_while_its_fact_may_not_be_sent(bench: Bench) -> None:
+    looks: list[str] = []
+    bench.slow["containers"] = lambda: CONTAINERS
+    bench.prints["containers"] = lambda: looks.append("look") or len(looks)  # type: ignore[func-returns-value]
+    bench.facts.want("containers")
+    bench.settle()
+    looks.clear()
+    bench.allowed = lambda _: False
+    bench.after(LOOK_PERIOD)
+    assert looks == []
+    bench.allowed = lambda _: True
+    bench.after(LOOK_PERIOD)
+    assert looks != []
 
 
 def test_a_fact_whose_period_is_never_is_not_collected_whoever_asks(bench: Bench) -> None:

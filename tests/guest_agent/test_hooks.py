@@ -72,6 +72,19 @@ def test_an_empty_directory_is_all_done(directory: Directory) -> None:
     assert directory.run() == ()
 
 
+def test_the_log_is_told_what_failed_and_what_was_printed() -> None:
+    failures = [hooks.Failure("1", "ended with status 1", ("it is", "broken")), hooks.Failure("2", "not run")]
+    assert list(hooks.notes(failures)) == ["1: ended with status 1", "1 printed: it is", "1 printed: broken", "2: not run"]
+
+
+def test_what_would_be_refused_in_any_directory_is_one_clause(directory: Directory) -> None:
+    owner = os.geteuid()
+    assert hooks.why_refused([str(directory.path), "/nonexistent"], owner=owner) is None
+    directory.add("10-a", mode=0o777)
+    why = str(hooks.why_refused(["/nonexistent", str(directory.path)], owner=owner))
+    assert why.startswith(f"hooks are refused: {directory.path}: 10-a: not run: ")
+
+
 def test_hooks_are_told_what_happens(directory: Directory) -> None:
     directory.add("tell", "print(os.environ['EVENT'])\nraise SystemExit(1)")
     (failure,) = directory.run(environment={"EVENT": "this"})

@@ -213,6 +213,52 @@ def test_lines_for_which_there_is_no_room_are_counted_and_that_is_said_later() -
     assert lines == ["WARNING 3 lines lost: their reader had no room for them\n", "INFO again\n", "INFO and on\n"]
 
 
+# ---- Held back ----
+
+
+class Held(ListLog):
+    """A log whose lines are held back until a test lets go of them."""
+
+    def __init__(self) -> None:
+        super().__init__("info")
+        self.holding = True
+        self.holds_back = lambda: self.holding
+
+
+def test_lines_are_held_back_and_said_later_in_their_order() -> None:
+    kept = Held()
+    kept.info("first")
+    kept.debug("not wanted anyway")
+    kept.warning("second")
+    kept.catch_up()
+    assert kept.lines == []
+    kept.holding = False
+    kept.catch_up()
+    assert kept.lines == ["INFO first", "WARNING second"]
+    kept.catch_up()
+    assert len(kept.lines) == 2
+
+
+def test_a_line_that_may_be_said_is_said_behind_those_that_were_held_back() -> None:
+    kept = Held()
+    kept.info("first")
+    kept.holding = False
+    kept.info("second")
+    assert kept.lines == ["INFO first", "INFO second"]
+
+
+def test_of_too_many_lines_the_last_are_held_back() -> None:
+    kept = Held()
+    for number in range(log.HELD_LIMIT + 5):
+        kept.info(f"line {number} {'x' * 1_000_000}")
+    kept.close()
+    assert kept.lines[0] == f"WARNING 5 lines lost: more than {log.HELD_LIMIT} were held back"
+    assert [line.split()[2] for line in kept.lines[1:]] == [str(number) for number in range(5, log.HELD_LIMIT + 5)]
+    assert max(map(len, kept.lines)) < 5000
+    kept.info("and on")
+    assert kept.lines[-1] == "INFO and on"
+
+
 def fill(descriptor: int) -> None:
     os.set_blocking(descriptor, False)
     with contextlib.suppress(BlockingIOError):

@@ -19,7 +19,7 @@ from typing import Any, Callable
 import pytest
 
 from common import messages
-from common.versions import Version
+from common.versions import Version, newest
 from guest_agent import exits, main, options, port
 from guest_agent.agent import Agent
 from guest_agent.exits import Exit
@@ -104,6 +104,14 @@ def test_the_configuration_is_shown_as_a_file(arguments: list[str], capfd: pytes
 def test_a_wrong_command_line_is_said_in_one_line(wrong: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert run(wrong) == Exit.USAGE
     assert failure(capfd).endswith("; see vmaccord-guest --help")
+
+
+def test_nothing_that_is_imported_later_is_written_to_a_file(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert run([*arguments, "--show-config"]) == Exit.OK
+    assert sys.dont_write_bytecode
 
 
 def test_a_bad_value_is_a_bad_configuration(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
@@ -266,7 +274,7 @@ def test_agent_and_host_agree_and_the_facts_of_that_version_arrive(start_agent: 
     agent, host = start_on(start_agent, pty)
     host.until(lambda host: host.names[:1] == ["session-startup"])
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     os_info = host.until(lambda host: host.last(messages.OsInfo))
     assert (os_info.type, os_info.kernel) == ("linux", os.uname().release)
     host.until(lambda host: host.last(messages.ActiveUser) and host.last(messages.DisksUsage))
@@ -274,14 +282,14 @@ def test_agent_and_host_agree_and_the_facts_of_that_version_arrive(start_agent: 
     assert heartbeat.memory_stat["mem_total"] > 0
     assert host.complaints == []
     assert agent.stop() == Exit.OK
-    assert "INFO API 0 → 3 in use: the host says so\n" in agent.said
+    assert f"INFO API 0 → {newest()} in use: the host says so\n" in agent.said
     assert "Traceback" not in agent.said
 
 
 def test_the_agent_follows_a_host_of_an_older_version(start_agent: Start, pty: Pty) -> None:
     _, host = start_on(start_agent, pty)
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     old = Host(pty.master, Version.V1)
     old.connect()
     old.until(in_use(Version.V1))
@@ -306,7 +314,7 @@ def test_a_half_line_that_an_earlier_agent_left_costs_nothing_that_matters(start
     pty.leave_behind(b'{"__name__": "host-na')
     _, host = start_on(start_agent, pty)
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     assert host.session.counters.dropped == {"malformed": 1}
 
 
@@ -315,7 +323,7 @@ def test_a_half_line_that_an_earlier_host_left_costs_nothing(start_agent: Start,
     host.until(lambda host: host.names)
     os.write(pty.master, b'{"__name__": "shutd')
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     assert agent.alive
 
 
@@ -326,13 +334,13 @@ def test_a_port_that_is_replaced_is_opened_again(start_agent: Start, tmp_path: P
     agent = start_agent("--port", str(link), "--heartbeat", "0.2")
     host = Host(first.master)
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     link.unlink()
     link.symlink_to(pty.path)
     first.close()
     host = Host(pty.master)
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     assert "session-startup" in host.names
     assert "the port vanished" in agent.said
     assert agent.stop() == Exit.OK
@@ -341,7 +349,7 @@ def test_a_port_that_is_replaced_is_opened_again(start_agent: Start, tmp_path: P
 def test_an_agent_whose_host_does_not_read_lives_on_and_is_heard_later(start_agent: Start, pty: Pty) -> None:
     agent, host = start_on(start_agent, pty)
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     echo = messages.Echo(more={"text": "x" * 1000})
 
     def flood() -> None:
@@ -354,7 +362,7 @@ def test_an_agent_whose_host_does_not_read_lives_on_and_is_heard_later(start_age
     host.until(lambda _: "the host reads again" in agent.said)
     host.names.clear()
     host.until(lambda host: host.names.count("heartbeat") >= 2)
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     assert agent.stop(signal.SIGINT) == Exit.OK
 
 
@@ -363,9 +371,9 @@ def test_commands_of_the_host_reach_the_log_without_their_arguments(
 ) -> None:
     agent, host = start_on(start_agent, pty, "--config", str(configured.file), "--log-level", "debug")
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     host.send(messages.Login(username="alice", password="open-sesame"))
-    host.send(messages.LifecycleEvent(type="before_migration", reply_id="r1"))
+    host.send(messages.LifecycleEvent(type="before_migration"), "r1")
     host.until(lambda host: host.last(messages.Completion))
     assert host.last(messages.Completion) == messages.Completion(reply_id="r1", done=True)
     host.until(lambda _: "login: failed" in agent.said)
@@ -395,7 +403,7 @@ def test_a_version_that_is_lowered_is_agreed_on_when_the_configuration_is_read_a
 ) -> None:
     agent, host = start_on(start_agent, pty, "--config", str(configured.file))
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     configured.drop_in("[guest]\nmax-api-version = 1\n")
     reload(agent, host)
     host.until(in_use(Version.V1))
@@ -404,7 +412,7 @@ def test_a_version_that_is_lowered_is_agreed_on_when_the_configuration_is_read_a
     assert not {"os-info", "timezone", "containers"} & set(host.names)
     configured.drop_in("")
     reload(agent, host)
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     assert host.complaints == []
     assert agent.stop() == Exit.OK
 
@@ -414,16 +422,16 @@ def test_a_configuration_that_is_wrong_is_refused_with_a_line_and_the_agent_goes
 ) -> None:
     agent, host = start_on(start_agent, pty, "--config", str(configured.file))
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     wrong = configured.drop_in("[guest]\nmax-api-version = 99\n")
     reload(agent, host)
     assert agent.said.splitlines()[-1] == (
-        f"ERROR {wrong}: [guest] max-api-version: '99' is not allowed; allowed: a number from 0 to 3, or none; "
+        f"ERROR {wrong}: [guest] max-api-version: '99' is not allowed; allowed: a number from 0 to {newest()}, or none; "
         "the agent goes on as it was configured before"
     )
     host.names.clear()
     host.until(lambda host: host.names.count("heartbeat") >= 3)
-    assert in_use(Version.V3)(host)
+    assert in_use(newest())(host)
     configured.drop_in("[guest]\nmax-api-version = 2\n")
     reload(agent, host)
     host.until(in_use(Version.V2))
@@ -433,7 +441,8 @@ def test_a_configuration_that_is_wrong_is_refused_with_a_line_and_the_agent_goes
 def test_a_command_that_is_forbidden_from_now_on_is_not_carried_out_any_more(
     start_agent: Start, pty: Pty, configured: Configured
 ) -> None:
-    agent, host = start_on(start_agent, pty, "--config", str(configured.file))
+    agent, _ = start_on(start_agent, pty, "--config", str(configured.file))
+    host = Host(pty.master, Version.V3)
     host.connect()
     host.until(in_use(Version.V3))
     host.send(messages.Echo(more={"n": 1}))
@@ -442,11 +451,30 @@ def test_a_command_that_is_forbidden_from_now_on_is_not_carried_out_any_more(
     reload(agent, host)
     host.heard.clear()
     host.send(messages.Echo(more={"n": 2}))
-    host.send(messages.LifecycleEvent(type="before_migration", reply_id="r1"))
+    host.send(messages.LifecycleEvent(type="before_migration"), "r1")
     completion = host.until(lambda host: host.last(messages.Completion))
     assert (completion.reply_id, completion.done) == ("r1", False)
     assert host.last(messages.Echo) is None
     assert "echo: not carried out: " in agent.said
+
+
+def test_a_host_of_the_newest_version_is_told_what_it_may_do_from_now_on(
+    start_agent: Start, pty: Pty, configured: Configured
+) -> None:
+    agent, host = start_on(start_agent, pty, "--config", str(configured.file))
+    host.connect()
+    said = host.until(lambda host: host.session.capabilities)
+    assert (said.commands["echo"], said.commands["exec"]) == (True, False)
+    configured.drop_in("[commands]\nblock = echo\nenable = exec\n")
+    reload(agent, host)
+    said = host.until(lambda host: host.session.capabilities if host.session.capabilities != said else None)
+    assert (said.commands["echo"], said.commands["exec"]) == (False, True)
+    host.send(messages.Exec(argv=("echo", "open-sesame"), timeout=10.0), "r1")
+    completion = host.until(lambda host: host.last(messages.Completion))
+    assert (completion.reply_id, completion.done) == ("r1", True)
+    assert completion.result["output"] == "open-sesame\n"
+    assert "INFO exec: carrying it out: echo\n" in agent.said
+    assert "sesame" not in agent.said
 
 
 def test_another_port_is_used_from_now_on(start_agent: Start, pty: Pty, configured: Configured, tmp_path: Path) -> None:
@@ -455,12 +483,12 @@ def test_another_port_is_used_from_now_on(start_agent: Start, pty: Pty, configur
     agent = start_agent("--config", str(configured.file))
     host = Host(first.master)
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     configured.drop_in(f"[guest]\nport = {pty.path}\nheartbeat = 0.2\n")
     reload(agent, host)
     host = Host(pty.master)
     host.connect()
-    host.until(in_use(Version.V3))
+    host.until(in_use(newest()))
     first.close()
     assert agent.stop() == Exit.OK
 
@@ -487,7 +515,7 @@ def test_the_service_manager_hears_when_the_agent_is_ready_reloads_and_stops(
 
         host.until(hears("READY=1"))
         host.connect()
-        host.until(hears("STATUS=API 3 in use"))
+        host.until(hears(f"STATUS=API {newest()} in use"))
         assert "RELOADING=1" not in heard
         heard.clear()
         reload(agent, host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 from common import settings, versions
 from common.settings import SettingsError
 from common.versions import Version
-from guest_agent import check, exits, options
-from guest_agent.commands import COMMANDS
+from guest_agent import check, exits, freezing, options
+from guest_agent.commands import COMMANDS, Machine, dangerous
 from guest_agent.config import Configuration
 from guest_agent.exits import Exit
 from guest_agent.schedule import NEVER, PERIODS
@@ -83,6 +84,10 @@ def test_without_a_file_the_defaults_count() -> None:
         commands_deadline=60.0,
         hooks_directory="/etc/vmaccord/hooks.d",
         hooks_deadline=30.0,
+        commands_enable=(),
+        files_read=(),
+        files_write=(),
+        freeze_limit=600.0,
     )
     assert "kernel" in load().application
     assert load().ignore_file_system
@@ -211,6 +216,10 @@ def test_a_bad_value_is_an_error_that_names_the_option(option: str, value: str) 
             "[guest] heartbeat: 'never' is not allowed; allowed: a number of seconds from 0.1 to 31536000",
         ),
         (
+            "[periods]\ncapabilities = never\n",
+            "[periods] capabilities: 'never' is not allowed; allowed: a number of seconds from 0.1 to 31536000",
+        ),
+        (
             "[commands]\ndeadline = never\n",
             "[commands] deadline: 'never' is not allowed; allowed: a number of seconds from 0.1 to 31536000",
         ),
@@ -225,12 +234,15 @@ def test_a_bad_value_is_an_error_that_names_the_option(option: str, value: str) 
         ("[guest]\nheartbeat = 1e-9\n", "[guest] heartbeat: '1e-9' is not allowed; allowed: a number of seconds from 0.1 "),
         ("[hooks]\ntimeout = 3\n", "[hooks] timeout: unknown key; allowed: deadline, directory"),
         ("[guest]\ndeadline = 3\n", "[guest] deadline: unknown key; allowed: application, "),
-        ("[periods]\nheartbeat = 3\n", "[periods] heartbeat: unknown key; allowed: active-user, applications, containers, "),
+        (
+            "[periods]\nheartbeat = 3\n",
+            f"[periods] heartbeat: unknown key; allowed: {', '.join(sorted(PERIODS))}",
+        ),
         (
             "[commands]\nallow = reboot\n",
-            "[commands] allow: 'reboot' is not allowed; allowed: names out of echo, hibernate, ",
+            f"[commands] allow: 'reboot' is not allowed; allowed: names out of {', '.join(sorted(COMMANDS))}",
         ),
-        ("[command]\n", "unknown section [command]; allowed: [guest], [periods], [commands], [hooks]"),
+        ("[command]\n", "unknown section [command]; allowed: [guest], [periods], [commands], [hooks], [files], [freeze]"),
         ("heartbeat = 3\n", "line 1 stands before any section; begin the file with [guest]"),
     ],
 )
@@ -277,6 +289,30 @@ def test_every_command_may_be_named(file: Path) -> None:
     assert read(file, f"[commands]\nblock = {' '.join(COMMANDS)}\n").commands_block == tuple(COMMANDS)
 
 
+def test_only_dangerous_commands_may_be_enabled(file: Path) -> None:
+    enabled = read(file, "[commands]\nenable = exec, file-read\n").commands_enable
+    assert enabled == ("exec", "file-read")
+    assert problem_in(file, "[commands]\nenable = shutdown\n") == (
+        "[commands] enable: 'shutdown' is not allowed; allowed: names out of "
+        "exec, file-read, file-write, set-password, ssh-keys"
+    )
+
+
+def test_files_may_be_read_and_written_below_directories_that_are_named_line_by_line(file: Path) -> None:
+    loaded = read(file, "[files]\nread =\n    /var/log/\n    /srv/with a space\nwrite = /srv/../tmp\n")
+    assert loaded.files_read == ("/var/log", "/srv/with a space")
+    assert loaded.files_write == ("/tmp",)
+    for wrong in ("var/log", "~/log"):
+        assert problem_in(file, f"[files]\nread = {wrong}\n") == (
+            f"[files] read: {wrong!r} is not allowed; allowed: an absolute path"
+        )
+
+
+def test_freezing_has_a_limit_and_a_place_to_note_it(file: Path) -> None:
+    loaded = read(file, "[freeze]\nlimit = 30\n")
+    assert loaded.freeze_limit == 30.0
+
+
 def test_the_login_helper_is_a_path_or_none(file: Path) -> None:
     assert read(file, "[commands]\nlogin-helper = /usr/libexec/login\n").commands_login_helper == "/usr/libexec/login"
     assert read(file, "[commands]\nlogin-helper =\n").commands_login_helper is None
@@ -290,7 +326,7 @@ def test_commands_and_hooks_have_deadlines_of_their_own(file: Path) -> None:
 def test_only_the_main_section_can_be_said_on_the_command_line() -> None:
     named = set(re.findall(r"^  --([\w-]+)", options.parser().format_help(), re.MULTILINE))
     main = {setting.name for setting in options.SETTINGS if not setting.section}
-    assert named == main | {"version", "show-config", "check", "config"}
+    assert named == main | {"version", "show-config", "check", "thaw", "config"}
 
 
 def test_every_default_is_allowed() -> None:
@@ -303,6 +339,7 @@ def test_every_default_is_allowed() -> None:
 PATHS = st.text("/abz.%=:[]-é ", min_size=1, max_size=9).map(lambda text: os.path.normpath(f"/a{text}z"))
 SECONDS = st.floats(settings.SHORTEST, settings.LONGEST)
 NAMES = st.lists(st.sampled_from(sorted(COMMANDS)), max_size=4).map(tuple)
+DANGEROUS = st.lists(st.sampled_from(sorted(dangerous())), max_size=4).map(tuple)
 PATTERNS = st.lists(st.text("abz*?[].-", min_size=1, max_size=9), max_size=3).map(tuple)
 
 
@@ -317,13 +354,17 @@ def configurations(draw: st.DrawFn) -> Configuration:
         ignore_interface=draw(PATTERNS),
         ignore_file_system=draw(PATTERNS),
         log_level=draw(st.sampled_from(["error", "warning", "info", "debug"])),
-        periods={name: draw(SECONDS | st.just(NEVER)) for name in PERIODS},
+        periods={name: draw(SECONDS if name == "capabilities" else SECONDS | st.just(NEVER)) for name in PERIODS},
         commands_allow=draw(NAMES),
         commands_block=draw(NAMES),
         commands_login_helper=draw(st.none() | PATHS),
         commands_deadline=draw(SECONDS),
         hooks_directory=draw(PATHS),
         hooks_deadline=draw(SECONDS),
+        commands_enable=draw(DANGEROUS),
+        files_read=tuple(draw(st.lists(PATHS, max_size=3))),
+        files_write=tuple(draw(st.lists(PATHS, max_size=3))),
+        freeze_limit=draw(SECONDS),
     )
 
 
@@ -335,7 +376,10 @@ def test_what_is_shown_has_the_same_effect_when_it_is_read_again(file: Path, con
 
 def test_the_defaults_are_shown_section_by_section() -> None:
     shown = options.show(load()).splitlines()
-    assert [line for line in shown if line.startswith("[")] == ["[guest]", "[periods]", "[commands]", "[hooks]"]
+    assert [line for line in shown if line.startswith("[")] == [
+        *("[guest]", "[periods]", "[commands]"),
+        *("[hooks]", "[files]", "[freeze]"),
+    ]
     for line in ("heartbeat = 5", "disks-usage = 300", "allow =", "login-helper =", "directory = /etc/vmaccord/hooks.d"):
         assert line in shown
 
@@ -403,6 +447,59 @@ def test_a_check_ends_with_what_it_found(monkeypatch: pytest.MonkeyPatch) -> Non
         begin("--config", os.devnull, "--check", "--heartbeat", "2")
     assert ended.value.code == Exit.NO_PORT
     assert checked == [2.0]
+
+
+class FakeThaw:
+    """Thaws what a test says, and keeps for which machine."""
+
+    def __init__(self, thawed: Sequence[str] = (), problems: Sequence[str] = ()) -> None:
+        self.machines: list[Machine] = []
+        self._told = list(thawed), list(problems)
+
+    def __call__(self, machine: Machine) -> tuple[list[str], list[str]]:
+        self.machines.append(machine)
+        return self._told
+
+
+def thaw(*arguments: str) -> Any:
+    """The exit status."""
+    with pytest.raises(SystemExit) as ended:
+        begin("--thaw", *arguments)
+    return ended.value.code
+
+
+def test_what_was_left_frozen_is_thawed_as_it_is_configured(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeThaw(["/", "/srv"])
+    monkeypatch.setattr(freezing, "thaw_now", fake)
+    file.write_text("[hooks]\ndirectory = /elsewhere\n", encoding="utf-8")
+    assert thaw("--config", str(file)) == Exit.OK
+    assert [machine.hooks_directory for machine in fake.machines] == ["/elsewhere"]
+    assert capsys.readouterr().out == "/: thawed\n/srv: thawed\n"
+
+
+def test_a_thaw_says_where_nothing_is_noted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(freezing, "thaw_now", lambda _: None)
+    assert thaw("--config", os.devnull) == Exit.OK
+    assert capsys.readouterr() == ("nothing is noted as frozen\n", "")
+
+
+def test_a_thaw_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(freezing, "thaw_now", FakeThaw([], ["/srv: no"]))
+    assert thaw("--config", os.devnull) == Exit.UNEXPECTED
+    assert capsys.readouterr() == ("", "vmaccord-guest: /srv: no\n")
+
+
+def test_a_configuration_that_can_not_be_used_keeps_nothing_frozen(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeThaw()
+    monkeypatch.setattr(freezing, "thaw_now", fake)
+    file.write_text("[hooks]\ndirectory = nowhere\n", encoding="utf-8")
+    assert thaw("--config", str(file)) == Exit.OK
+    assert [machine.hooks_directory for machine in fake.machines] == ["/etc/vmaccord/hooks.d"]
+    assert "'nowhere' is not allowed" in capsys.readouterr().err
 
 
 def test_the_help_lists_every_exit_status_and_every_setting(capsys: pytest.CaptureFixture[str]) -> None:

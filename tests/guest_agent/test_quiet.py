@@ -33,6 +33,13 @@ def test_a_flood_of_one_kind_hides_no_other(log: QuietLog, said: ListLog) -> Non
     assert said.lines[-1] == "WARNING look here"
 
 
+def test_what_must_be_known_each_time_is_said_each_time_and_at_any_level(clock: Clock) -> None:
+    said = ListLog("error")
+    for _ in range(quiet.BURST * 3):
+        QuietLog(said, clock).always("info", "it happened")
+    assert said.lines == ["INFO it happened"] * quiet.BURST * 3
+
+
 def test_the_end_of_a_burst_is_said_when_its_period_ends(log: QuietLog, clock: Clock, said: ListLog) -> None:
     for number in range(quiet.BURST + 3):
         log.info("flood", f"line {number}")

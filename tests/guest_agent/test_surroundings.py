@@ -44,9 +44,11 @@ def test_facts_are_collected_as_they_are_configured(monkeypatch: pytest.MonkeyPa
         return really(root, wishes, *others)
 
     monkeypatch.setattr(collectors, "sources", sources)
-    wanted = configuration(application=("kernel*",), ignore_interface=("veth*",), ignore_file_system=("nfs",))
+    wanted = configuration(
+        application=("kernel*",), ignore_interface=("veth*",), ignore_file_system=("nfs",), commands_allow=("echo",)
+    )
     found = here().sources(wanted, lambda: "mark")
-    assert told == [("/", collectors.Wishes(("kernel*",), ("veth*",), ("nfs",)))]
+    assert told == [("/", collectors.Wishes(("kernel*",), ("veth*",), ("nfs",), {"echo"}))]
     assert found.quick.keys() | found.slow.keys() == CATALOGUE.facts(up_to=newest())
     assert "mark" in repr(found.prints["active-user"]())
 
@@ -58,6 +60,13 @@ def test_commands_act_on_the_machine_that_is_configured() -> None:
     machine = here().machine(wanted)
     assert (machine.root, machine.login_helper, machine.hooks_directory) == ("/", "/opt/login", "/opt/hooks")
     assert (machine.hooks_deadline, machine.deadline) == (7.0, 11.0)
+
+
+def test_files_are_read_and_written_and_file_systems_frozen_as_it_is_configured() -> None:
+    wanted = configuration(files_read=("/a",), files_write=("/b",), freeze_limit=7.0)
+    machine = here().machine(wanted)
+    assert (machine.read_roots, machine.write_roots) == (("/a",), ("/b",))
+    assert (machine.freeze_limit, machine.state_directory) == (7.0, "/run/vmaccord-guest")
 
 
 def test_memory_is_measured_on_this_machine() -> None:

@@ -25,10 +25,12 @@ class Program:
         input: bytes = b"",  # noqa: A002 - as what it stands in for
         environment: Optional[Mapping[str, str]] = None,
         output_limit: int = processes.OUTPUT_LIMIT,
+        errors_apart: bool = False,
     ) -> processes.Finished:
         assert deadline > 0
         assert not input
         assert not environment
+        assert not errors_apart
         self.ran.append(list(argv))
         if isinstance(self.answer, processes.ProgramError):
             raise self.answer

@@ -25,7 +25,7 @@ _LARGE = (
 
 
 def made(root: Path, clock: Clock, logins: object = None) -> Sources:
-    return sources(str(root), Wishes(("*",), (), ()), clock, lambda: logins)
+    return sources(str(root), Wishes(("*",), (), (), ()), clock, lambda: logins)
 
 
 def test_every_fact_of_the_table_has_one_collector_and_a_period(tmp_path: Path, clock: Clock) -> None:

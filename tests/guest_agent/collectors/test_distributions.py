@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
+from common.catalogue import CATALOGUE
 from common.messages import Message
+from common.versions import Version
 from guest_agent import processes
 from guest_agent.collectors import Wishes, disks, sources
 from guest_agent.collectors.memory import Meter
@@ -179,10 +181,10 @@ class Machine:
         return SimpleNamespace(f_blocks=BLOCKS, f_bfree=FREE, f_frsize=BLOCK_SIZE)
 
     def facts(self) -> Mapping[str, Message]:
-        """All that the files tell."""
-        found = sources(str(self.root), Wishes(WANTED, (), disks.IGNORED), Clock(), lambda: None)
+        """All that the files tell, of the facts of the deployed agents."""
+        found = sources(str(self.root), Wishes(WANTED, (), disks.IGNORED, ()), Clock(), lambda: None)
         slow = ("applications", "containers", "disks-usage")
-        told = {name: collect() for name, collect in found.quick.items()}
+        told = {name: found.quick[name]() for name in CATALOGUE.facts(up_to=Version.V3) if name in found.quick}
         return {**told, **{name: message for name in slow if isinstance(message := found.slow[name](), Message)}}
 
 

@@ -151,10 +151,11 @@ def test_taking_prints_brings_no_collector_of_a_slow_fact_into_memory(command_gu
     script = """
 import sys
 from guest_agent import collectors
-taken = collectors.sources("/", collectors.Wishes((), (), ()), lambda: 0.0, lambda: None).prints
+taken = collectors.sources("/", collectors.Wishes((), (), (), ()), lambda: 0.0, lambda: None).prints
 for take in taken.values():
     take()
-print(*sorted(name.rpartition(".")[2] for name in sys.modules if name.startswith("guest_agent.collectors.")))
+print(*(name.rpartition(".")[2] for name in sys.modules if name.startswith("guest_agent.collectors.")))
 """
     imported = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout
-    assert imported.split() == ["cpus", "files", "memory", "names", "prints", "system", "timezone"]
+    assert "prints" in imported.split()
+    assert {"applications", "containers", "disks", "docker", "network", "rpm", "users"}.isdisjoint(imported.split())
