@@ -25,7 +25,18 @@ Read = Callable[[str], str]
 _WORD = re.compile(r"(?P<name>[^=:]+)(?P<sign>:?=)(?P<text>.*)", re.DOTALL)
 
 #: What stands for a value of each kind where a command's usage is shown, unless the kind has words of its own.
-_PLACEHOLDERS = {"str": "TEXT", "int": "NUMBER", "int ≥ 0": "NUMBER", "int > 0": "NUMBER", "bool": "true|false"}
+_PLACEHOLDERS = {
+    "str": "TEXT",
+    "int": "NUMBER",
+    "int ≥ 0": "NUMBER",
+    "int > 0": "NUMBER",
+    "number > 0": "NUMBER",
+    "bool": "true|false",
+    "base64": "BASE64",
+}
+
+#: The same for the kinds whose values are written as JSON, quoted for a shell.
+_JSON_PLACEHOLDERS = {"list of str": """'["TEXT", ...]'""", "object of str": """'{"NAME": "TEXT", ...}'"""}
 
 
 class BadArgument(Failure):
@@ -42,17 +53,12 @@ class _Given(NamedTuple):
 
 def commands() -> list[catalogue.Row]:
     """The commands that an operator may send; not what negotiates."""
-    return [
-        row
-        for row in catalogue.CATALOGUE.rows
-        if row.direction is catalogue.Direction.TO_GUEST and row.message_class not in (messages.Refresh, messages.ApiVersion)
-    ]
+    return [row for row in catalogue.CATALOGUE.rows if row.is_command]
 
 
-def declared(row: catalogue.Row) -> list[Union[fields.Argument, fields.Rest]]:
-    """The arguments of *row* that its sender chooses: the reply id of a command is the daemon's."""
-    is_command = row.direction is catalogue.Direction.TO_GUEST
-    return [each for each in messages.declared(row.message_class) if not (is_command and each.wire == "reply_id")]
+def declared(row: catalogue.Row) -> tuple[Union[fields.Argument, fields.Rest], ...]:
+    """The arguments of *row*."""
+    return messages.declared(row.message_class)
 
 
 def find_command(name: str) -> catalogue.Row:
@@ -86,8 +92,8 @@ def read(row: catalogue.Row, words: Iterable[str], read_file: Read, ask: Ask) ->
             arguments[name] = _read_secret(row, each, read_file)
         else:
             arguments[name] = _read_value(row, each, known.get(name))
-    for name in known:
-        if name in secrets and name not in arguments and (answer := ask(name)) is not None:
+    for name in sorted(secrets.difference(arguments)):
+        if known[name].required and (answer := ask(name)) is not None:
             arguments[name] = answer
     _refuse_missing(row, arguments, known, secrets)
     return arguments
@@ -121,9 +127,15 @@ def documents(row: catalogue.Row) -> list[dict[str, Any]]:
 def _placeholder(row: catalogue.Row, argument: Union[fields.Argument, fields.Rest]) -> str:
     if isinstance(argument, fields.Rest):
         return "[KEY=VALUE]..."
-    label = _label(argument.kind)
-    value = "@FILE" if argument.wire in secret_arguments(row) else _PLACEHOLDERS.get(label, label.replace(" or ", "|"))
-    return f"{argument.wire}={value}" if argument.required else f"[{argument.wire}={value}]"
+    pair = argument.wire + _value_placeholder(argument.wire in secret_arguments(row), _label(argument.kind))
+    return pair if argument.required else f"[{pair}]"
+
+
+def _value_placeholder(secret: bool, label: str) -> str:
+    if secret:
+        return "=@FILE"
+    as_json = _JSON_PLACEHOLDERS.get(label)
+    return f":={as_json}" if as_json else f"={_PLACEHOLDERS.get(label, label.replace(' or ', '|'))}"
 
 
 def _given(row: catalogue.Row, words: Iterable[str]) -> Mapping[str, _Given]:

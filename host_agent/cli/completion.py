@@ -51,13 +51,14 @@ def words(context: click.Context, parameter: click.Parameter, incomplete: str) -
         if not typed:
             return guests(context, parameter, incomplete)
         typed.pop(0)
-    return [] if typed else _items(_commands(), incomplete)
+    return [] if typed else commands(context, parameter, incomplete)
 
 
-def _commands() -> Iterable[tuple[str, Optional[str]]]:
+def commands(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The commands that begin with *incomplete*, with their arguments."""
     from . import arguments
 
-    return ((row.name, arguments.signature(row)) for row in arguments.commands())
+    return _items(((row.name, arguments.signature(row)) for row in arguments.commands()), incomplete)
 
 
 def _items(offered: Iterable[tuple[str, Optional[str]]], incomplete: str) -> list[CompletionItem]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import math
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, NoReturn, Optional, TypeVar
 
 import click
 
@@ -23,7 +23,14 @@ from . import completion
 if TYPE_CHECKING:
     from host_agent.client import Client
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 PROGRAM = "vmaccord"
+
+#: How long a guest may be waited for or stay frozen, and how long a program may run in it, in seconds.
+_LONGEST, _LONGEST_RUN = 3600.0, 86_400.0
+
+_ENV_HELP = "Set a variable, NAME=VALUE; or NAME alone, with its value here, as for a secret that nobody else may see."
 
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -38,7 +45,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except Failure as error:
         return _fail(error.status, str(error))
     except click.UsageError as error:
-        return _fail(Exit.USAGE, f"{error.format_message()} See {PROGRAM} --help.")
+        asked = PROGRAM if error.ctx is None else error.ctx.command_path
+        return _fail(Exit.USAGE, f"{error.format_message()} See {asked} --help.")
     except (click.Abort, EOFError):
         return _fail(Exit.UNEXPECTED, "interrupted")
     except BrokenPipeError:
@@ -67,10 +75,47 @@ def _refuse_nothing(_context: click.Context, _option: click.Parameter, path: Opt
     return path
 
 
-def _refuse_nan(_context: click.Context, _option: click.Parameter, seconds: float) -> float:
-    if math.isnan(seconds):
-        raise click.UsageError("--timeout is no number; name seconds from 0.1 to 3600.")
+def _refuse_nan(_context: click.Context, option: click.Parameter, seconds: Optional[float]) -> Optional[float]:
+    if seconds is not None and math.isnan(seconds):
+        raise click.UsageError(f"{option.opts[0]} is no number; name so many seconds.")
     return seconds
+
+
+def _seconds(name: str, shortest: float, longest: float, help_text: str, **more: Any) -> Callable[[_F], _F]:
+    """An option that is a number of seconds."""
+    bounded = click.FloatRange(shortest, longest)
+    return click.option(name, metavar="SECONDS", type=bounded, callback=_refuse_nan, help=help_text, **more)
+
+
+_ANSWER_TIMEOUT = _seconds("--timeout", 0.1, _LONGEST, "How long to wait for the guest's answer (default: 30).")
+
+
+class _Running(click.Command):
+    """A sub-command whose last argument, behind ``--``, is a program with words and options of its own.
+
+    Without the ``--`` some of them would be taken for options of the sub-command.
+    """
+
+    #: How it is written, by its name.
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        "exec": "exec web-1 -- lsblk --json",
+        "freeze": "freeze web-1 --thaw-after 30 -- lvcreate --snapshot vg0/web-1",
+    }
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Read the words *args*; see ``click.Command``."""
+        behind = args[args.index("--") + 1 :] if "--" in args else None
+        if behind is None and not context.resilient_parsing and not set(args) & set(self.get_help_option_names(context)):
+            self._refuse(context)
+        left = super().parse_args(context, args)
+        (last,) = (context.params.get(str(each.name)) for each in self.params if each.nargs == -1)
+        if not context.resilient_parsing and last != tuple(behind or ()):
+            self._refuse(context)
+        return left
+
+    def _refuse(self, context: click.Context) -> NoReturn:
+        example = f"{PROGRAM} {self.EXAMPLES[str(self.name)]}"
+        raise click.UsageError(f"Write -- before the program: {example}.", context)
 
 
 # click would fill the lines of a paragraph without the \b.
@@ -97,16 +142,22 @@ def program(context: click.Context, control: Optional[str]) -> None:
 
 
 @program.command("list")
+@click.option(
+    "--can",
+    metavar="COMMAND",
+    shell_complete=completion.commands,
+    help="List only guests that may be sent this command now.",
+)
 @_AS_JSON
 @click.pass_obj
-def list_guests(control: Optional[str], as_json: bool) -> None:
+def list_guests(control: Optional[str], can: Optional[str], as_json: bool) -> None:
     """List the guests of this host.
 
     As JSON, with all that is known of each.
     """
     from . import looking
 
-    looking.list_guests(_client(control), as_json)
+    looking.list_guests(_client(control), can, as_json)
 
 
 @program.command()
@@ -174,20 +225,17 @@ def messages(control: Optional[str], guest: Optional[str], as_json: bool) -> Non
 @program.command()
 @click.argument("words", metavar="GUEST COMMAND [KEY=VALUE]...", nargs=-1, required=True, shell_complete=completion.words)
 @click.option("--all", "to_all", is_flag=True, help="Send it to all guests that have a port; then GUEST is left out.")
-@click.option(
+@_seconds(
     "--timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(0.1, 3600.0),
-    default=30.0,
-    show_default=True,
-    callback=_refuse_nan,
-    help="How long to wait for the completion of a command that has one.",
+    0.1,
+    _LONGEST,
+    "How long to wait for its completion (default: 30; or 10 more than it may take in the guest).",
 )
 @click.option("--no-wait", is_flag=True, help="Do not wait for a completion.")
 @_AS_JSON
 @click.pass_obj
 def send(
-    control: Optional[str], words: Sequence[str], to_all: bool, timeout: float, no_wait: bool, as_json: bool
+    control: Optional[str], words: Sequence[str], to_all: bool, timeout: Optional[float], no_wait: bool, as_json: bool
 ) -> Optional[Exit]:
     """Send a command to a guest.
 
@@ -224,6 +272,149 @@ def refresh(control: Optional[str], guest: Optional[str], to_all: bool, as_json:
         return sending.refresh_all(_client(control), as_json)
     sending.refresh(_client(control), guest, as_json)
     return None
+
+
+# ---- What backups and operators need ----
+
+
+@program.command(cls=_Running)
+@click.argument("guest", shell_complete=completion.guests)
+@click.argument("command", metavar="-- COMMAND [ARGUMENT]...", nargs=-1, required=True)
+@_seconds("--thaw-after", 1.0, _LONGEST, "After so many seconds the guest thaws by itself, whatever happens.", required=True)
+@click.option(
+    "--mountpoint",
+    "mountpoints",
+    metavar="PATH",
+    multiple=True,
+    help="Freeze what is mounted here in the guest, and nothing else; may be given several times (default: all).",
+)
+@_seconds(
+    "--timeout",
+    0.1,
+    _LONGEST,
+    "How long the guest may take to freeze, and to thaw, with its hooks.",
+    default=60.0,
+    show_default=True,
+)
+@_AS_JSON
+@click.pass_obj
+def freeze(
+    control: Optional[str],
+    guest: str,
+    command: Sequence[str],
+    thaw_after: float,
+    mountpoints: Sequence[str],
+    timeout: float,
+    as_json: bool,
+) -> int:
+    """Run a command on this host while a guest is frozen.
+
+    The guest's hooks bring databases to rest, and its file systems into a consistent state in which nothing changes. Then
+    COMMAND runs, on this host, as one that takes a snapshot. Then the guest is thawed: also when COMMAND fails, and at
+    Ctrl-C, SIGTERM or SIGHUP.
+
+    \b
+        vmaccord freeze web-1 --thaw-after 30 -- \\
+            virsh snapshot-create-as web-1 nightly --disk-only --atomic
+
+    COMMAND finds the guest's name in VMACCORD_GUEST, and in VMACCORD_MOUNTPOINTS what is frozen, one a line. Standard output
+    is COMMAND's alone; with --json an object is the last line on standard error.
+
+    The exit status is COMMAND's, or 128 and the number of the signal that ended it. It is 14 where the guest had thawed by
+    itself before COMMAND ended, or nobody knows: what COMMAND made may be inconsistent. It is 14, too, where the guest could
+    not freeze: then COMMAND did not run.
+    """
+    from . import freezing
+
+    return freezing.freeze(_client(control), freezing.Wanted(guest, command, mountpoints, thaw_after, timeout), as_json)
+
+
+@program.command("exec", cls=_Running)
+@click.argument("guest", shell_complete=completion.guests)
+@click.argument("argv", metavar="-- PROGRAM [ARGUMENT]...", nargs=-1, required=True)
+@_seconds(
+    "--timeout", 0.1, _LONGEST_RUN, "After so many seconds the guest ends the program.", default=60.0, show_default=True
+)
+@click.option("--env", "variables", metavar="VARIABLE", multiple=True, help=_ENV_HELP)
+@click.option("--input", "input_file", metavar="FILE", type=click.Path(), help="Let it read this file; - is standard input.")
+@_AS_JSON
+@click.pass_obj
+def execute(
+    control: Optional[str],
+    guest: str,
+    argv: Sequence[str],
+    timeout: float,
+    variables: Sequence[str],
+    input_file: Optional[str],
+    as_json: bool,
+) -> int:
+    """Run a program in a guest.
+
+    It runs as root, without a shell, and what it prints comes when it has ended. The guest must have exec turned on.
+
+    \b
+        vmaccord exec web-1 -- systemctl is-active postgresql
+        vmaccord exec web-1 --input dump.sql -- sudo -u postgres psql
+        vmaccord exec web-1 -- sh -c 'df -h | tail -n +2'
+
+    On a terminal what it prints is shown with escapes for whatever a terminal would obey; elsewhere it is byte for byte.
+
+    The exit status is the program's, or 128 and the number of the signal that ended it. It is 13 where the guest ended it
+    because its time was over, after what it had printed until then; or where no answer came, and it may still run.
+    """
+    from . import executing
+
+    environment = executing.read_environment(variables)
+    return executing.execute(_client(control), guest, argv, timeout, environment, input_file, as_json)
+
+
+@program.command("set-time")
+@click.argument("guest", shell_complete=completion.guests)
+@click.option("--from-hardware-clock", "from_hardware", is_flag=True, help="Set it from the guest's own hardware clock.")
+@_ANSWER_TIMEOUT
+@_AS_JSON
+@click.pass_obj
+def set_time(control: Optional[str], guest: str, from_hardware: bool, timeout: Optional[float], as_json: bool) -> None:
+    """Set a guest's clock to that of this host.
+
+    It is wrong after the guest was suspended, or restored from a file.
+    """
+    from . import clock
+
+    clock.set_time(_client(control), guest, from_hardware, timeout, as_json)
+
+
+@program.command("ssh-keys")
+@click.argument("guest", shell_complete=completion.guests)
+@click.argument("operation", metavar="list|add|remove", type=click.Choice(["list", "add", "remove"]))
+@click.argument("user")
+@click.argument("files", metavar="[KEYFILE]...", nargs=-1, type=click.Path())
+@_ANSWER_TIMEOUT
+@_AS_JSON
+@click.pass_obj
+def ssh_keys(
+    control: Optional[str],
+    guest: str,
+    operation: str,
+    user: str,
+    files: Sequence[str],
+    timeout: Optional[float],
+    as_json: bool,
+) -> None:
+    """List, add or remove a guest's SSH keys.
+
+    They are the public keys with which USER may log in. Those to add or to remove are the lines of each KEYFILE, as of
+    ~/.ssh/id_ed25519.pub, or of standard input for -. The guest must have ssh-keys turned on.
+
+    \b
+        vmaccord ssh-keys web-1 list root
+        vmaccord ssh-keys web-1 add root ~/.ssh/id_ed25519.pub
+    """
+    from . import keys
+
+    if bool(files) is (operation == "list"):
+        raise click.UsageError("Name no KEYFILE." if files else "Missing argument 'KEYFILE'.")
+    keys.ssh_keys(_client(control), guest, operation, user, files, timeout, as_json)
 
 
 # ---- Help ----

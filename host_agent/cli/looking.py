@@ -16,13 +16,16 @@ from . import arguments, terminal, views
 RECENT = 20
 
 
-def list_guests(client: Client, as_json: bool) -> None:
-    """``vmaccord list``."""
-    guests = client.guests(facts=as_json)
+def list_guests(client: Client, can: Optional[str], as_json: bool) -> None:
+    """``vmaccord list``; with *can* only those that may be sent the command of that name now."""
+    command = None if can is None else arguments.find_command(can).name
+    guests = client.guests(facts=as_json, can=command)
     if as_json:
         print_json(guests)
     elif guests:
         terminal.print_table(views.HEADERS, views.overview(guests), marked=1)
+    elif command is not None:
+        print(f"no guest may be sent {command} now; 'vmaccord messages --guest GUEST' says why not", file=sys.stderr)
     else:
         print(views.nobody(client.host()), file=sys.stderr)
 

@@ -44,26 +44,42 @@ def read_arguments(row: catalogue.Row, words: Iterable[str]) -> dict[str, Any]:
 
     :raises BadArgument: they are not such as the command takes.
     """
-    return arguments.read(row, words, _read_file, _ask)
+    return arguments.read(row, words, _read_secret, _ask)
 
 
-def send(client: Client, guest: str, command: str, words: Sequence[str], timeout: float, wait: bool, as_json: bool) -> None:
+def send(
+    client: Client, guest: str, command: str, words: Sequence[str], timeout: Optional[float], wait: bool, as_json: bool
+) -> None:
     """``vmaccord send GUEST COMMAND``.
 
     :raises ClientError: it was not carried out.
     :raises GuestFailed: the guest says that it could not do it.
     """
     row = arguments.find_command(command)
-    answer = client.send(guest, row.name, read_arguments(row, words), timeout, wait)
+    tell(client.send(guest, row.name, read_arguments(row, words), timeout, wait), views.answer, as_json)
+
+
+def tell(answer: Answer, text: Callable[[Answer], str], as_json: bool) -> None:
+    """Print what became of a command: as JSON, or the *text* that is made of it.
+
+    :raises GuestFailed: the guest says that it could not do it.
+    """
     if as_json:
         print_json(answer._asdict())
     elif not answer.failed:
-        print(views.answer(answer))
+        print(text(answer))
     if answer.failed:
-        raise GuestFailed(f"{views.name(guest)}: {row.name} {views.outcome(answer)}")
+        raise failure(answer)
 
 
-def send_to_all(client: Client, command: str, words: Sequence[str], timeout: float, wait: bool, as_json: bool) -> Exit:
+def failure(answer: Answer) -> GuestFailed:
+    """The error where a guest says that it could not do it."""
+    return GuestFailed(f"{views.name(answer.guest)}: {answer.name} {views.outcome(answer)}")
+
+
+def send_to_all(
+    client: Client, command: str, words: Sequence[str], timeout: Optional[float], wait: bool, as_json: bool
+) -> Exit:
     """``vmaccord send --all COMMAND``; the status that all guests have in common, or SEVERAL."""
     row = arguments.find_command(command)
     given = read_arguments(row, words)
@@ -145,28 +161,43 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-# ---- Secrets ----
+# ---- Files ----
 
 
-def _read_file(name: str) -> str:
-    if name == "-":
-        typed = _ask("secret")
-        return _decode("standard input", sys.stdin.buffer.read(SECRET_LIMIT + 1)) if typed is None else typed
+def read_bytes(name: str, limit: int) -> bytes:
+    """All of the file called *name*, or of standard input for ``-``.
+
+    :raises BadArgument: it can't be read, or is longer than *limit* bytes.
+    """
     try:
-        with open(name, "rb") as file:
-            return _decode(name, file.read(SECRET_LIMIT + 1))
+        with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as file:
+            content = file.read(limit + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "no file can be called so"
-        raise BadArgument(f"{printable(name)}: {why}; name a readable file behind the @") from None
+        raise BadArgument(f"{_called(name)}: {why}; name a readable file") from None
+    if len(content) > limit:
+        raise BadArgument(f"{_called(name)}: longer than {limit} bytes; name a shorter file")
+    return content
 
 
-def _decode(name: str, content: bytes) -> str:
-    if len(content) > SECRET_LIMIT:
-        raise BadArgument(f"{printable(name)}: longer than {SECRET_LIMIT} bytes; that is no secret")
+def read_text(name: str, limit: int) -> str:
+    """As ``read_bytes``, as text.
+
+    :raises BadArgument: it is no text, too.
+    """
     try:
-        return content.decode("utf-8")
+        return read_bytes(name, limit).decode("utf-8")
     except UnicodeDecodeError:
-        raise BadArgument(f"{printable(name)}: not UTF-8 text; save it as UTF-8") from None
+        raise BadArgument(f"{_called(name)}: not UTF-8 text; save it as UTF-8") from None
+
+
+def _called(name: str) -> str:
+    return "standard input" if name == "-" else printable(name)
+
+
+def _read_secret(name: str) -> str:
+    typed = _ask("secret") if name == "-" else None
+    return read_text(name, SECRET_LIMIT) if typed is None else typed
 
 
 def _ask(name: str) -> Optional[str]:

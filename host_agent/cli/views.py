@@ -13,15 +13,15 @@ from typing import Any, Optional
 
 from common import catalogue
 from host_agent.client import Answer, Event
-from host_agent.text import printable
+from host_agent.text import LENGTH_LIMIT, printable
 
-from . import advice, arguments
+from . import arguments
 
 UNKNOWN = "-"
 
 HEADERS = ("GUEST", "STATE", "AGREED", "ADVERTISED", "IN USE", "HEARD", "LAST CHANGE")
-MESSAGE_HEADERS = ("MESSAGE", "DIRECTION", "SINCE", "ARGUMENTS")
-COMMAND_HEADERS = ("COMMAND", "SINCE", "NOW", "ARGUMENTS, OR WHY NOT")
+MESSAGE_HEADERS = ("MESSAGE", "DIRECTION", "SINCE", "DANGEROUS", "ARGUMENTS")
+COMMAND_HEADERS = ("COMMAND", "SINCE", "NOW", "DANGEROUS", "ARGUMENTS, OR WHY NOT")
 RESULT_HEADERS = ("GUEST", "RESULT", "WHAT IT SAYS")
 
 #: The colours of words by which people see at a glance how things are.
@@ -51,6 +51,11 @@ _VERSION_LIMIT = 9999
 def name(guest: Optional[str]) -> str:
     """A guest's name."""
     return UNKNOWN if guest is None else printable(guest)
+
+
+def whole(text: str) -> str:
+    """*text* as it is shown where nothing of it may be cut, because it is meant to be read or copied as a whole."""
+    return "".join(printable(text[start : start + LENGTH_LIMIT]) for start in range(0, len(text), LENGTH_LIMIT))
 
 
 def overview(guests: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -92,7 +97,7 @@ def standing(guest: dict[str, Any]) -> str:
 
 
 def nobody(host: dict[str, Any]) -> str:
-    """The line in place of an empty list; *host* is the daemon."""
+    """The line in place of a list without guests; *host* is the daemon."""
     sources = [*host["directories"], *(each["uri"] for each in host.get("libvirt", ()))]
     return f"no guests found in {', '.join(map(printable, sources))}; see 'vmaccord doctor'"
 
@@ -143,6 +148,7 @@ def details(guest: dict[str, Any]) -> str:
         ),
         *_history(guest.get("history", ())),
         *_commands(guest.get("commands", ())),
+        *_capabilities(guest.get("capabilities")),
         "",
         "Facts",
         *_facts(guest["facts"]),
@@ -167,14 +173,24 @@ def event_document(event: Event) -> dict[str, Any]:
 
 def messages(rows: Iterable[catalogue.Row]) -> list[tuple[str, ...]]:
     """The table of messages, under ``MESSAGE_HEADERS``."""
-    return [(row.name, row.direction.value, str(row.since), arguments.signature(row)) for row in rows]
+    return [(row.name, row.direction.value, str(row.since), _danger(row), arguments.signature(row)) for row in rows]
+
+
+def obstacle(guest: Mapping[str, Any], command: str) -> Optional[str]:
+    """Why *command* can't be sent to *guest* now, as the daemon says it; None: it can."""
+    obstacles: Mapping[str, Optional[Mapping[str, Any]]] = guest.get("obstacles", {})
+    if command not in obstacles:
+        return f"vmaccord-host does not know {command}: restart it, it is older than this program"
+    found = obstacles[command]
+    return None if found is None else str(found["detail"])
 
 
 def commands(rows: Iterable[catalogue.Row], guest: dict[str, Any]) -> list[tuple[str, ...]]:
     """Which commands *guest* may be sent now, and why not, under ``COMMAND_HEADERS``."""
-    found = ((row, advice.obstacle(guest, row)) for row in rows)
+    found = ((row, obstacle(guest, row.name)) for row in rows)
     return [
-        (row.name, str(row.since), "no" if why else "yes", printable(why or arguments.signature(row))) for row, why in found
+        (row.name, str(row.since), "no" if why else "yes", _danger(row), printable(why or arguments.signature(row)))
+        for row, why in found
     ]
 
 
@@ -187,9 +203,10 @@ def message_documents(rows: Iterable[catalogue.Row], guest: Optional[dict[str, A
             "direction": row.direction.name.lower().replace("_", "-"),
             "since": int(row.since),
             "arguments": arguments.documents(row),
+            "dangerous": row.dangerous,
         }
         if guest is not None:
-            document["obstacle"] = advice.obstacle(guest, row)
+            document["obstacle"] = obstacle(guest, row.name)
             document["sendable"] = document["obstacle"] is None
         documents.append(document)
     return documents
@@ -225,6 +242,10 @@ def _said(given: Answer) -> dict[str, Any]:
     return {key: value for key, value in (given.completion or {}).items() if key not in ("done", "reply_id")}
 
 
+def _danger(row: catalogue.Row) -> str:
+    return "yes" if row.dangerous else "no"
+
+
 def _history(changes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if changes:
         yield from ("", "Version history")
@@ -238,6 +259,18 @@ def _commands(sent: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         for each in sent:
             left = f"{duration(each['left_s'])} left"
             yield f"  {printable(each['name'])} ({printable(each['reply_id'])}): sent {_ago(each['sent_s'])}, {left}"
+
+
+def _capabilities(capabilities: Optional[Mapping[str, Any]]) -> Iterator[str]:
+    if capabilities is not None:
+        commands: Mapping[str, bool] = capabilities["commands"]
+        kinds = {
+            "commands": [command for command, enabled in commands.items() if enabled],
+            "turned off": [command for command, enabled in commands.items() if not enabled],
+            "features": capabilities["features"],
+        }
+        named = [(kind, ", ".join(map(printable, sorted(names))) or UNKNOWN) for kind, names in kinds.items()]
+        yield from ("", "Capabilities", *_aligned(named))
 
 
 def _facts(facts: dict[str, Any]) -> Iterator[str]:

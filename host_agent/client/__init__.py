@@ -23,7 +23,8 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
-from host_agent import paths
+from common.catalogue import CATALOGUE, Direction
+from host_agent import deadlines, paths
 from host_agent.text import printable
 
 from .failures import (
@@ -76,9 +77,6 @@ __all__ = [
 #: An answer that takes longer than this, in seconds, does not come.
 TIMEOUT = 10.0
 
-#: How long a command may wait for its completion unless something else is said, in seconds.
-COMMAND_TIMEOUT = 30.0
-
 #: A daemon that went away while its events are followed is waited for this long, in seconds.
 PATIENCE = 60.0
 
@@ -105,6 +103,19 @@ class Answer(NamedTuple):
     def failed(self) -> bool:
         """Whether the guest says that it could not do it."""
         return self.completion is not None and self.completion.get("done") is not True
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What it came to, as far as the guest says; which members it has depends on the command."""
+        result = (self.completion or {}).get("result")
+        return result if isinstance(result, dict) else {}
+
+    @property
+    def code(self) -> Optional[str]:
+        """Why the guest could not do it, in a word of the protocol; None: it could, or does not say."""
+        error = (self.completion or {}).get("error")
+        code = error.get("code") if isinstance(error, dict) else None
+        return code if isinstance(code, str) else None
 
 
 def find_control() -> str:
@@ -144,22 +155,25 @@ class Client:
         """The daemon itself, and who you are to it."""
         return self._object(self._transport.ask("GET", "/v1/host"))
 
-    def guests(self, facts: bool = True) -> list[dict[str, Any]]:
+    def guests(self, facts: bool = True, can: Optional[str] = None) -> list[dict[str, Any]]:
         """All guests, by name.
 
-        :param facts: with facts and counters, which are most of what is known of a guest.
+        :param facts: with facts, capabilities and counters, which are most of what is known of a guest.
+        :param can: only those that can be sent the command of this name now.
         """
-        document = self._transport.ask("GET", "/v1/guests" if facts else "/v1/guests?facts=no")
+        wanted = {**({} if facts else {"facts": "no"}), **({} if can is None else {"can": can})}
+        query = f"?{urllib.parse.urlencode(wanted)}" if wanted else ""
+        document = self._transport.ask("GET", f"/v1/guests{query}")
         if isinstance(document, list):
             return [self._object(each) for each in document]
         raise self._transport.unexpected("the answer has another form than expected")
 
     def guest(self, name: str) -> dict[str, Any]:
-        """One guest.
+        """One guest; ``obstacles`` says for each command why it can't be sent to it now.
 
         :raises NoSuchGuest: the daemon knows none of that name.
         """
-        return self._object(self._transport.ask("GET", _path_of(name)))
+        return self._ask_of(name, "GET", "")
 
     def metrics(self) -> str:
         """Metrics as Prometheus reads them."""
@@ -176,7 +190,7 @@ class Client:
         name: str,
         command: str,
         arguments: Optional[Mapping[str, Any]] = None,
-        timeout: float = COMMAND_TIMEOUT,
+        timeout: Optional[float] = None,
         wait: bool = True,
     ) -> Answer:
         """Send *command* to the guest called *name*, and wait for its completion where it has one.
@@ -184,14 +198,20 @@ class Client:
         That the guest could not do it is no error: see ``Answer.failed``.
 
         :param arguments: by their names on the wire, as JSON has them.
-        :param timeout: seconds within which the completion must come, from 0.1 to 3600.
+        :param timeout: seconds within which the completion must come, from 0.1 to 3600; None: what such a command has by
+            default, which is 10 s more than it may take in the guest where that is known, and else 30 s.
         :param wait: whether to wait for the completion.
         :raises NoSuchGuest: the daemon knows none of that name.
         :raises CommandRefused: it was not sent; the class says why: VersionTooLow, Disabled, Unresponsive, …
         :raises TimedOut: it was sent, and the completion did not come in time.
         """
-        wanted = {"name": command, "arguments": dict(arguments or {}), "timeout": timeout, "wait": wait}
-        document = self._object(self._transport.ask("POST", _path_of(name) + "/commands", wanted, wait=timeout))
+        wanted: dict[str, Any] = {"name": command, "arguments": dict(arguments or {}), "wait": wait}
+        if timeout is None:
+            row = CATALOGUE.find(Direction.TO_GUEST, command)
+            timeout = deadlines.USUAL if row is None else deadlines.by_default(row, wanted["arguments"])
+        else:
+            wanted["timeout"] = timeout
+        document = self._ask_of(name, "POST", "/commands", wanted, timeout)
         try:
             return Answer(*(document[field] for field in Answer._fields))
         except KeyError as missing:
@@ -204,7 +224,7 @@ class Client:
         :raises NoSuchGuest: the daemon knows none of that name.
         :raises Unresponsive: there is no channel to it, or it does not read.
         """
-        return self._object(self._transport.ask("POST", _path_of(name) + "/refresh", {}))
+        return self._ask_of(name, "POST", "/refresh", {})
 
     # ---- Following ----
 
@@ -225,6 +245,16 @@ class Client:
         :param patience: seconds for which a daemon that went away is waited for.
         """
         return Events(self._transport, follow=follow, last_id=last_id, guest=guest, recent=recent, patience=patience)
+
+    def _ask_of(
+        self, name: str, method: str, what: str, document: Optional[object] = None, wait: float = 0.0
+    ) -> dict[str, Any]:
+        """Ask for something of the guest called *name*."""
+        try:
+            return self._object(self._transport.ask(method, _path_of(name) + what, document, wait=wait))
+        except NoSuchGuest as unknown:
+            # The daemon's own sentence says what to do over HTTP.
+            raise _no_such_guest(name, unknown.document) from None
 
     def _object(self, document: Any) -> dict[str, Any]:
         if isinstance(document, dict):
@@ -247,6 +277,10 @@ def _path_of(guest: str) -> str:
     :raises NoSuchGuest: none can have that name.
     """
     if not guest or "/" in guest or "\0" in guest:
-        raise NoSuchGuest(f"no guest is called {guest!r}: 'vmaccord list' shows all")
+        raise _no_such_guest(guest)
     # A step of dots alone would be taken for the step upwards.
     return "/v1/guests/" + urllib.parse.quote(guest, safe="", errors="surrogateescape").replace(".", "%2E")
+
+
+def _no_such_guest(name: str, document: Optional[Mapping[str, Any]] = None) -> NoSuchGuest:
+    return NoSuchGuest(f"no guest is called {name!r}: 'vmaccord list' shows all", document)

@@ -15,7 +15,7 @@
                 ├── NoSuchCommand       the table has no command of that name
                 ├── InvalidArguments    an argument is missing, unknown or of a wrong type
                 ├── VersionTooLow       the command is newer than what was agreed with the guest
-                ├── Disabled            the command is turned off in the guest
+                ├── Disabled            the guest does not say that it carries the command out
                 └── Unresponsive        the guest is silent
                     ├── NotConnected    there is no channel to the guest
                     ├── Congested       the guest does not read
@@ -148,10 +148,15 @@ class VersionTooLow(CommandRefused):
 
 
 class Disabled(CommandRefused):
-    """The command is turned off in the guest."""
+    """The guest does not say that it carries the command out."""
 
     kind = "disabled"
     status = Exit.REFUSED_BY_CAPABILITY
+
+    @property
+    def want(self) -> Optional[str]:
+        """Why: ``"off"`` by its configuration, ``"not-offered"`` by its agent, ``"unsaid"`` so far on this channel."""
+        return self.document.get("want")
 
 
 class Unresponsive(CommandRefused):

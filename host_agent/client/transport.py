@@ -123,6 +123,9 @@ class Transport:
     def _explained(self) -> Any:
         try:
             yield
+        except (http.client.RemoteDisconnected, http.client.IncompleteRead):
+            where = printable(self.control)
+            raise DaemonUnreachable(f"{where}: the daemon hung up before it had answered: see whether it runs") from None
         except http.client.HTTPException:
             raise self.unexpected("the answer is no HTTP") from None
         except OSError as error:

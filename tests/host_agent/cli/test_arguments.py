@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Any, Optional
 
 import pytest
@@ -44,6 +46,17 @@ def test_an_unknown_command_is_told_with_what_was_meant() -> None:
         ("hibernate", ["state=mem"], {"state": "mem"}),
         ("lifecycle-event", ["type=17", "failure=true"], {"type": "17", "failure": True}),
         ("lifecycle-event", ['type:="x"', "failure:=false"], {"type": "x", "failure": False}),
+        ("exec", ['argv:=["ls", "-l"]', "timeout=1.5"], {"argv": ["ls", "-l"], "timeout": 1.5}),
+        (
+            "exec",
+            ['argv=["ls"]', "timeout=1", 'environment:={"A": "1"}', "encoding=base64"],
+            {"argv": ["ls"], "timeout": 1, "environment": {"A": "1"}, "encoding": "base64"},
+        ),
+        (
+            "file-write",
+            ["path=/x", "content=aGFsbG8=", "truncate=true"],
+            {"path": "/x", "content": "aGFsbG8=", "truncate": True},
+        ),
         ("echo", ["a=1", "b:=1", 'c:={"d": [null]}', "e="], {"a": "1", "b": 1, "c": {"d": [None]}, "e": ""}),
     ],
 )
@@ -62,6 +75,9 @@ def test_words_are_typed_as_the_table_declares_them(command: str, words: list[st
         ("set-number-of-cpus", ["count=NaN"], "set-number-of-cpus: count can't be 'NaN'; allowed: int > 0"),
         ("set-number-of-cpus", ["count=true"], "set-number-of-cpus: count can't be 'true'; allowed: int > 0"),
         ("set-number-of-cpus", [], "set-number-of-cpus lacks count; usage: set-number-of-cpus count=NUMBER"),
+        ("exec", ["argv=ls", "timeout=1"], "exec: argv can't be 'ls'; allowed: list of str"),
+        ("exec", ["argv:=[1]", "timeout=1"], "exec: argv can't be '[1]'; allowed: list of str"),
+        ("file-write", ["path=/x", "content=a"], "file-write: content can't be 'a'; allowed: base64"),
         ("hibernate", ["state=tape"], "hibernate: state can't be 'tape'; allowed: disk or mem"),
         ("hibernate", ["now"], "hibernate: an argument is no KEY=VALUE; usage: hibernate [state=disk|mem]"),
         ("hibernate", ["=x"], "hibernate: an argument is no KEY=VALUE; usage: hibernate [state=disk|mem]"),
@@ -113,7 +129,11 @@ def test_what_is_no_secret_may_begin_with_an_at() -> None:
 
 def test_every_secret_of_the_table_is_known_as_one() -> None:
     secret = {(row.name, name) for row in arguments.commands() for name in arguments.secret_arguments(row)}
-    assert secret == {("login", "password")}
+    assert secret == {("login", "password"), ("set-password", "password"), ("exec", "input")}
+
+
+def test_a_secret_that_may_be_left_out_is_not_asked_for() -> None:
+    assert read("exec", 'argv:=["ls"]', "timeout=5", typed="geheim") == {"argv": ["ls"], "timeout": 5}
 
 
 # ---- For the documentation ----
@@ -123,7 +143,21 @@ def test_the_arguments_of_every_message_can_be_told() -> None:
     for row in catalogue.CATALOGUE.rows:
         told = arguments.documents(row)
         assert [each["name"] for each in told] == [each.wire for each in arguments.declared(row)]
-        assert all(len(arguments.signature(row).split(f"{each['name']}=")) == 2 for each in told if each["name"] != "…")
+        assert all(
+            len(re.split(f"{each['name']}:?=", arguments.signature(row))) == 2 for each in told if each["name"] != "…"
+        )
     (login,) = (row for row in arguments.commands() if row.message_class is messages.Login)
     assert arguments.signature(login) == "username=TEXT password=@FILE"
     assert [each["secret"] for each in arguments.documents(login)] == [False, True]
+
+
+def test_the_usage_of_a_command_that_takes_a_list_or_an_object_can_be_typed_as_it_is_shown() -> None:
+    usage = arguments.signature(arguments.find_command("exec"))
+    assert usage == (
+        """argv:='["TEXT", ...]' timeout=NUMBER [environment:='{"NAME": "TEXT", ...}'] """
+        "[input=@FILE] [encoding=text|base64]"
+    )
+    assert read("exec", *shlex.split(usage.replace(", ...", "").replace("NUMBER", "1").split(" [")[0])) == {
+        "argv": ["TEXT"],
+        "timeout": 1,
+    }

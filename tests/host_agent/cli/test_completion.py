@@ -42,7 +42,7 @@ def test_commands_and_options_are_completed() -> None:
 def test_names_of_guests_are_completed_unless_a_shell_would_see_more_in_them(daemon: FakeDaemon) -> None:
     assert completed("show", "") == ["web-1", "web-2", "db"]
     assert completed("show", "web") == ["web-1", "web-2"]
-    for command in ("refresh", "doctor", "send"):
+    for command in ("refresh", "doctor", "send", "freeze", "exec", "set-time", "ssh-keys"):
         assert completed(command, "d") == ["db"]
     for command in ("events", "messages"):
         assert completed(command, "--guest", "d") == ["db"]
@@ -55,10 +55,18 @@ def test_the_daemon_that_is_named_is_asked(place: Path) -> None:
 
 
 def test_a_command_follows_the_guest_and_nothing_is_offered_behind_it(daemon: FakeDaemon) -> None:
-    assert completed("send", "web-1", "lo") == ["lock-screen", "log-off", "login"]
-    assert completed("send", "--all", "l") == ["lock-screen", "log-off", "login", "lifecycle-event"]
+    assert completed("send", "web-1", "lo") == ["lock-screen", "log-off", "login", "load"]
+    assert completed("send", "--all", "l") == ["lock-screen", "log-off", "login", "lifecycle-event", "load"]
     assert completed("send", "web-1", "login", "") == []
     assert completed("send", "--all", "login", "") == []
+
+
+def test_a_command_that_guests_must_be_able_to_be_sent_is_completed() -> None:
+    assert completed("list", "--can", "filesystem-t") == ["filesystem-thaw", "filesystem-trim"]
+
+
+def test_what_is_to_be_done_with_keys_is_completed() -> None:
+    assert completed("ssh-keys", "web-1", "") == ["list", "add", "remove"]
 
 
 def test_arguments_are_shown_beside_a_command() -> None:
@@ -104,4 +112,4 @@ def test_a_real_bash_completes(daemon: FakeDaemon, place: Path) -> None:
         text=True,
         check=True,
     )
-    assert (ran.stdout, ran.stderr) == ("lock-screen log-off login\n", "")
+    assert (ran.stdout, ran.stderr) == ("lock-screen log-off login load\n", "")

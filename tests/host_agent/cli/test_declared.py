@@ -20,6 +20,8 @@ from host_agent.exits import Exit
 from tests.host_agent.operators import FakeDaemon, described, problem
 from tests.host_agent.parts import ROOT
 
+from .commanded import CommandedDaemon, done
+
 LIFECYCLE = ["lifecycle-event", "type=before_migration"]
 
 
@@ -43,6 +45,7 @@ def daemon(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaemon]
     "arguments",
     [
         ["list"],
+        ["list", "--can", "lock-screen"],
         ["show", "web-1"],
         ["events"],
         ["events", "--guest", "web-1", "--recent", "5"],
@@ -120,7 +123,6 @@ def test_the_demo_on_a_vm_without_what_it_needs_says_what_to_install(
         ("not-connected", Exit.UNRESPONSIVE),
         ("timed-out", Exit.TIMED_OUT),
         ("not-allowed", Exit.NOT_ALLOWED),
-        ("no-such-guest", Exit.NO_SUCH_GUEST),
         ("invalid-arguments", Exit.USAGE),
         ("stopping", Exit.UNREACHABLE),
         ("unexpected", Exit.UNEXPECTED),
@@ -138,7 +140,7 @@ def test_each_refusal_has_a_status_and_is_one_sentence(
 
 
 def test_a_guest_that_could_not_do_it_has_a_status(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = {"guest": "web-1", "name": "x", "agreed": 3, "reply_id": "1", "round_trip_s": 1.0}
+    answer = {"guest": "web-1", "name": "lifecycle-event", "agreed": 3, "reply_id": "1", "round_trip_s": 1.0}
     daemon.answers["web-1/commands"] = (200, {**answer, "completion": {"done": False, "reason": "disk full"}})
     assert cli.main(["send", "web-1", *LIFECYCLE]) == Exit.GUEST_FAILED
     assert capsys.readouterr() == ("", "vmaccord: web-1: lifecycle-event failed: disk full\n")
@@ -160,7 +162,7 @@ def test_trouble_has_a_status(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_unknown_guest_is_one_sentence(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", "other"]) == Exit.NO_SUCH_GUEST
-    assert capsys.readouterr() == ("", "vmaccord: no guest is called 'other'\n")
+    assert capsys.readouterr() == ("", "vmaccord: no guest is called 'other': 'vmaccord list' shows all\n")
     assert cli.main(["show", "--", "-x"]) == Exit.NO_SUCH_GUEST
 
 
@@ -180,6 +182,7 @@ def test_a_daemon_that_does_not_run_is_one_sentence(place: Path, capsys: pytest.
         ["show"],
         ["list", "--yaml"],
         ["list", "x"],
+        ["list", "--can"],
         ["--control"],
         ["--control", "", "list"],
         ["send"],
@@ -191,6 +194,17 @@ def test_a_daemon_that_does_not_run_is_one_sentence(place: Path, capsys: pytest.
         ["refresh", "web-1", "--all"],
         ["events", "--recent", "-1"],
         ["completion", "tcsh"],
+        ["freeze", "web-1", "--", "true"],
+        ["freeze", "web-1", "--thaw-after", "30"],
+        ["freeze", "web-1", "--thaw-after", "0", "--", "true"],
+        ["freeze", "web-1", "--thaw-after", "nan", "--", "true"],
+        ["exec", "web-1"],
+        ["exec", "web-1", "ls", "-l"],
+        ["set-time"],
+        ["ssh-keys", "web-1", "replace", "eve"],
+        ["ssh-keys", "web-1", "list"],
+        ["ssh-keys", "web-1", "list", "eve", "file"],
+        ["ssh-keys", "web-1", "add", "eve"],
     ],
 )
 def test_a_wrong_command_line_is_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,8 +212,32 @@ def test_a_wrong_command_line_is_one_sentence(arguments: list[str], capsys: pyte
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("vmaccord: ")
-    assert err.endswith("See vmaccord --help.\n")
+    # click does not say where an option lacks its value.
+    nowhere = not arguments or arguments[0] not in declared.program.commands or arguments == ["list", "--can"]
+    assert err.endswith("See vmaccord --help.\n" if nowhere else f"See vmaccord {arguments[0]} --help.\n")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["exec", "web-1", "lsblk", "--json"],
+        ["exec", "web-1", "lsblk", "--", "--json"],
+        ["exec", "--", "web-1", "lsblk"],
+        ["exec", "web-1"],
+        ["freeze", "web-1", "--thaw-after", "30", "lvcreate", "--json"],
+    ],
+)
+def test_no_option_of_a_program_is_taken_for_one_of_its_own(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == Exit.USAGE
+    example = {
+        "exec": "exec web-1 -- lsblk --json",
+        "freeze": "freeze web-1 --thaw-after 30 -- lvcreate --snapshot vg0/web-1",
+    }
+    assert capsys.readouterr() == (
+        "",
+        f"vmaccord: Write -- before the program: vmaccord {example[words[0]]}. See vmaccord {words[0]} --help.\n",
+    )
 
 
 def test_wrong_arguments_of_a_command_are_one_sentence(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,8 +333,28 @@ def test_every_command_that_prints_can_print_json() -> None:
 
 def test_the_documentation_has_every_command_and_every_status() -> None:
     page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
-    documented = re.findall(r"^\| `vmaccord ([a-z]+)", page, re.MULTILINE)
+    documented = re.findall(r"^\| `vmaccord ([a-z-]+)", page, re.MULTILINE)
     assert sorted(set(documented)) == sorted(declared.program.commands)
     rows = re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE)
     assert rows == [(str(status.value), status.meaning) for status in Exit]
     assert looking.RECENT == 20
+
+
+def test_each_way_to_operate_a_guest_prints_text_or_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with CommandedDaemon(place / "control.sock") as daemon:
+        daemon.said = {"set-time": [done(step_ns=1)], "ssh-keys": [done(keys=["a"])]}
+        for words in (["set-time", "web-1", "--from-hardware-clock"], ["ssh-keys", "web-1", "list", "eve"]):
+            assert cli.main(["--control", daemon.path, *words, "--timeout", "2.5"]) == Exit.OK
+            assert daemon.sent(words[0])["timeout"] == 2.5
+            assert cli.main(["--control", daemon.path, *words]) == Exit.OK
+            assert capsys.readouterr().out
+            assert cli.main(["--control", daemon.path, *words, "--json"]) == Exit.OK
+            assert json.loads(capsys.readouterr().out)["completion"]["done"] is True
+
+
+def test_an_unknown_command_is_refused_before_anybody_is_asked_who_can(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["list", "--can", "lod"]) == Exit.USAGE
+    assert capsys.readouterr().err == "vmaccord: no command is called 'lod': did you mean load?\n"
+    assert daemon.asked == []

@@ -24,7 +24,7 @@ def client(daemon: FakeDaemon) -> Client:
 
 
 def test_guests_are_listed_in_plain_columns(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
-    looking.list_guests(client, as_json=False)
+    looking.list_guests(client, None, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["GUEST", "STATE", "AGREED", "ADVERTISED", "IN", "USE", "HEARD", "LAST", "CHANGE"]
     assert lines[1].split()[:5] == ["web-1", "responsive", "3", "3", "3"]
@@ -34,15 +34,16 @@ def test_guests_are_listed_in_plain_columns(client: Client, capsys: pytest.Captu
 def test_guests_are_listed_as_json_with_all_that_is_known(
     client: Client, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    looking.list_guests(client, as_json=True)
+    looking.list_guests(client, None, as_json=True)
     out = capsys.readouterr().out
-    assert json.loads(out) == daemon.guests
+    assert [each["name"] for each in json.loads(out)] == [each["name"] for each in daemon.guests]
+    assert "facts" in json.loads(out)[0]
     assert out.isascii()
     assert "\x1b" not in out
 
 
 def test_a_table_does_not_ask_for_what_it_does_not_show(client: Client, daemon: FakeDaemon) -> None:
-    looking.list_guests(client, as_json=False)
+    looking.list_guests(client, None, as_json=False)
     assert daemon.asked[0][1] == "/v1/guests?facts=no"
 
 
@@ -51,10 +52,23 @@ def test_no_guests_are_a_sentence_that_says_where_they_would_be(
 ) -> None:
     daemon.guests = []
     daemon.host["directories"] = ["/a", "/b\x1b"]
-    looking.list_guests(client, as_json=False)
+    looking.list_guests(client, None, as_json=False)
     assert capsys.readouterr() == ("", "no guests found in /a, /b\\x1b; see 'vmaccord doctor'\n")
-    looking.list_guests(client, as_json=True)
+    looking.list_guests(client, None, as_json=True)
     assert capsys.readouterr() == ("[]\n", "")
+
+
+def test_guests_are_listed_that_can_be_sent_a_command(
+    client: Client, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looking.list_guests(client, "lifecycle-event", as_json=False)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["GUEST", "web-1"]
+    looking.list_guests(client, "exec", as_json=False)
+    assert capsys.readouterr() == ("", "no guest may be sent exec now; 'vmaccord messages --guest GUEST' says why not\n")
+    assert [path for _, path, _ in daemon.asked] == [
+        "/v1/guests?facts=no&can=lifecycle-event",
+        "/v1/guests?facts=no&can=exec",
+    ]
 
 
 def test_one_guest_is_shown(client: Client, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,6 @@ import pytest
 from common import events, messages
 from common.session import GuestSession
 from common.versions import Version
-from host_agent.cli import advice, arguments
 from host_agent.client import Client, Event
 from host_agent.exits import Exit
 from tests.host_agent.guests import Behaviour, SimulatedVm, make_socket, saying, speaking
@@ -34,11 +33,10 @@ def obeying(more: Optional[Mapping[str, Any]], supported: Version = Version.V3) 
         session.opened(clock())
         while True:
             for event in session.events():
-                asked = event.message if isinstance(event, events.MessageReceived) else None
                 if isinstance(event, events.HeartbeatWanted):
                     session.send_heartbeat("512", {})
-                elif isinstance(asked, messages.LifecycleEvent) and more is not None:
-                    session.send(messages.Completion.from_arguments({"reply_id": asked.reply_id, **more})[0])
+                elif more and isinstance(event, events.MessageReceived) and event.name == "lifecycle-event":
+                    session.send(messages.Completion.from_arguments({"reply_id": event.reply_id, **more})[0])
             writer.write(session.data_to_send())
             data = await reader.read(4096)
             if not data:
@@ -76,7 +74,7 @@ def is_agreed(guest: dict[str, Any]) -> bool:
 
 def test_a_command_is_carried_out(place: Path) -> None:
     async def scenario() -> list[Typed]:
-        behaviour = obeying({"done": True, "result": ["\x1b[31m"]})
+        behaviour = obeying({"done": True, "said": ["\x1b[31m"]})
         async with SimulatedVm(place / "ports/web-1", behaviour), running(make_configuration(place)) as daemon:
             await daemon.until_guest("web-1", is_agreed)
             return [
@@ -129,36 +127,63 @@ def test_every_way_in_which_a_command_fails_has_its_status(place: Path) -> None:
     assert came["unwilling"].err == "vmaccord: unwilling: lifecycle-event failed: 2 hooks failed\n"
 
 
-@pytest.mark.parametrize(("host", "guest"), [(Version.V3, Version.V1), (Version.V1, Version.V3), (Version.V1, Version.V2)])
-def test_what_is_told_of_a_command_before_it_is_sent_is_what_the_daemon_says(
+@pytest.mark.parametrize(("host", "guest"), [(Version.V3, Version.V1), (Version.V1, Version.V3), (Version.V5, Version.V4)])
+def test_what_is_told_of_commands_before_they_are_sent_is_what_becomes_of_them(
     place: Path, host: Version, guest: Version
 ) -> None:
-    async def scenario() -> tuple[Optional[str], str]:
+    commands = {"lock-screen": [], "lifecycle-event": LIFECYCLE[1:], "load": []}
+
+    async def scenario() -> tuple[dict[str, Any], dict[str, Typed]]:
         configuration = make_configuration(place, max_api_version=host)
         async with SimulatedVm(place / "ports/web-1", speaking(guest)), running(configuration) as daemon:
-            described = await daemon.until_guest("web-1", is_agreed)
-            told = advice.obstacle(described, arguments.find_command("lifecycle-event"))
-            return told, (await typed(place, "send", "web-1", *LIFECYCLE)).err
+            await daemon.until_guest("web-1", is_agreed)
+            told = json.loads((await typed(place, "messages", "--guest", "web-1", "--json")).out)
+            sent = {name: await typed(place, "send", "--no-wait", "web-1", name, *words) for name, words in commands.items()}
+            return {each["name"]: each for each in told}, sent
 
-    told, said = run(scenario())
-    assert said == f"vmaccord: {told}\n"
+    told, sent = run(scenario())
+    assert {name: told[name]["sendable"] for name in commands} == {name: not each.status for name, each in sent.items()}
+    assert sent["load"].status == Exit.REFUSED_BY_VERSION
+    for name, each in sent.items():
+        if each.status:
+            assert each.err == f"vmaccord: {told[name]['obstacle']}\n"
 
 
 def test_a_guest_that_does_not_answer_is_refused_as_was_told(place: Path) -> None:
     make_socket(place / "ports/dead/com.redhat.rhevm.vdsm")
 
-    async def scenario() -> list[tuple[Optional[str], str]]:
+    async def scenario() -> list[tuple[Typed, Typed]]:
         async with SimulatedVm(place / "ports/mute", saying()), running(make_configuration(place)) as daemon:
             found = []
             await daemon.until_guest("mute", lambda guest: guest["channel"]["state"] == "connected")
             for name in ("mute", "dead"):
-                described = await daemon.until_guest(name, lambda guest: guest["channel"]["state"] != "absent")
-                told = advice.obstacle(described, arguments.find_command("lock-screen"))
-                found.append((told, (await typed(place, "send", name, "lock-screen")).err))
+                await daemon.until_guest(name, lambda guest: guest["channel"]["state"] != "absent")
+                told = await typed(place, "messages", "--guest", name, "--json")
+                found.append((told, await typed(place, "send", name, "lock-screen")))
             return found
 
-    for told, said in run(scenario()):
-        assert said == f"vmaccord: {told}\n"
+    for told, sent in run(scenario()):
+        obstacles = {each["name"]: each["obstacle"] for each in json.loads(told.out)}
+        assert sent == Typed(Exit.UNRESPONSIVE, "", f"vmaccord: {obstacles['lock-screen']}\n")
+
+
+def test_only_those_are_listed_that_can_be_sent_a_command(place: Path) -> None:
+    ports = place / "ports"
+
+    async def scenario() -> dict[str, Typed]:
+        async with (
+            SimulatedVm(ports / "new", speaking()),
+            SimulatedVm(ports / "old", speaking(Version.V3)),
+            running(make_configuration(place)) as daemon,
+        ):
+            await daemon.until_guest("new", lambda guest: guest["capabilities"])
+            await daemon.until_guest("old", is_agreed)
+            return {name: await typed(place, "list", "--can", name) for name in ("lock-screen", "load", "exec")}
+
+    came = run(scenario())
+    listed = {name: [line.split()[0] for line in each.out.splitlines()[1:]] for name, each in came.items()}
+    assert listed == {"lock-screen": ["new", "old"], "load": ["new"], "exec": []}
+    assert came["exec"].err == "no guest may be sent exec now; 'vmaccord messages --guest GUEST' says why not\n"
 
 
 def test_all_guests_are_commanded_at_once(place: Path) -> None:

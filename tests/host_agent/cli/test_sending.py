@@ -200,7 +200,7 @@ def test_a_secret_is_read_from_a_file(place: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("none\x1b", r"none\\x1b: No such file or directory; name a readable file behind the @"),
+        ("none\x1b", r"none\\x1b: No such file or directory; name a readable file"),
         ("zero\0", r"zero\\x00: no file can be called so"),
         ("latin", "latin: not UTF-8 text"),
         ("long", "long: longer than 65536 bytes"),

@@ -10,7 +10,7 @@ from common import catalogue
 from host_agent.cli import arguments, views
 from host_agent.client import Answer, Event
 from host_agent.guest import State
-from tests.host_agent.operators import described
+from tests.host_agent.operators import EVIL, described
 
 
 def test_a_guest_is_one_row() -> None:
@@ -232,10 +232,12 @@ def test_an_event_as_json_is_flat() -> None:
 def test_the_table_of_messages_has_them_all() -> None:
     rows = views.messages(catalogue.CATALOGUE.rows)
     assert len(rows) == len(catalogue.CATALOGUE.rows)
-    assert ("hibernate", "host → guest", "0", "[state=disk|mem]") in rows
+    assert ("hibernate", "host → guest", "0", "no", "[state=disk|mem]") in rows
+    assert [row[0] for row in rows if row[3] == "yes"] == [row.name for row in catalogue.CATALOGUE.rows if row.dangerous]
     documents = views.message_documents(catalogue.CATALOGUE.rows)
     assert [each["name"] for each in documents] == [row[0] for row in rows]
-    assert documents[-1] == {
+    (event,) = (each for each in documents if each["name"] == "lifecycle-event")
+    assert event == {
         "name": "lifecycle-event",
         "direction": "to-guest",
         "since": 3,
@@ -243,19 +245,44 @@ def test_the_table_of_messages_has_them_all() -> None:
             {"name": "type", "type": "str", "required": True, "secret": False},
             {"name": "failure", "type": "bool", "required": False, "secret": False},
         ],
+        "dangerous": False,
     }
 
 
 def test_the_commands_of_a_guest_are_marked() -> None:
     guest = described(agreed=1, advertised=1)
     rows = {row[0]: row for row in views.commands(arguments.commands(), guest)}
-    assert rows["hibernate"] == ("hibernate", "0", "yes", "[state=disk|mem]")
+    assert rows["hibernate"] == ("hibernate", "0", "yes", "no", "[state=disk|mem]")
     assert rows["lifecycle-event"][1:3] == ("3", "no")
-    assert rows["lifecycle-event"][3].endswith("upgrade vmaccord-guest-agent in web-1")
+    assert rows["lifecycle-event"][4] == "web-1 can't be sent lifecycle-event: version-too-low"
     documents = {each["name"]: each for each in views.message_documents(arguments.commands(), guest)}
     assert (documents["hibernate"]["sendable"], documents["hibernate"]["obstacle"]) == (True, None)
     assert documents["lifecycle-event"]["sendable"] is False
-    assert documents["lifecycle-event"]["obstacle"] == rows["lifecycle-event"][3]
+    assert documents["lifecycle-event"]["obstacle"] == rows["lifecycle-event"][4]
+
+
+def test_a_command_that_the_daemon_does_not_know_yet_is_said_to_need_a_restart_of_it() -> None:
+    guest = described()
+    del guest["obstacles"]["load"]
+    said = "vmaccord-host does not know load: restart it, it is older than this program"
+    assert views.obstacle(guest, "load") == said
+    del guest["obstacles"]
+    assert views.obstacle(guest, "load") == said
+
+
+def test_what_a_guest_says_that_it_carries_out_is_told() -> None:
+    capabilities = {"commands": {"load": True, "exec": False, EVIL: False}, "features": ["self-thawing"]}
+    lines = views.details({**described(), "capabilities": capabilities}).splitlines()
+    start = lines.index("Capabilities")
+    assert lines[start : start + 4] == [
+        "Capabilities",
+        "  commands    load",
+        "  turned off  \\x1b[31m\\u202e[bold], exec",
+        "  features    self-thawing",
+    ]
+    nothing = views.details({**described(), "capabilities": {"commands": {}, "features": []}})
+    assert "  commands    -\n  turned off  -\n  features    -\n" in nothing
+    assert "Capabilities" not in views.details(described())
 
 
 # ---- Answers ----

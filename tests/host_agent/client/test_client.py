@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -83,9 +84,17 @@ def test_a_socket_of_root_is_trusted_by_everybody(place: Path, monkeypatch: pyte
 
 def test_guests_are_listed_with_or_without_their_facts(daemon: FakeDaemon) -> None:
     client = Client(daemon.path)
-    assert client.guests() == daemon.guests
+    assert client.guests() == [{key: each[key] for key in each if key != "obstacles"} for each in daemon.guests]
     assert "facts" not in client.guests(facts=False)[0]
     assert [path for _, path, _ in daemon.asked] == ["/v1/guests", "/v1/guests?facts=no"]
+
+
+def test_guests_are_listed_that_can_be_sent_a_command(daemon: FakeDaemon) -> None:
+    client = Client(daemon.path)
+    daemon.guests[0]["obstacles"]["lifecycle-event"] = {"kind": "disabled", "detail": "it is turned off"}
+    assert [each["name"] for each in client.guests(can="lifecycle-event")] == ["web-1"]
+    assert client.guests(can="exec", facts=False) == []
+    assert [path for _, path, _ in daemon.asked] == ["/v1/guests?can=lifecycle-event", "/v1/guests?facts=no&can=exec"]
 
 
 def test_one_guest_the_host_the_metrics_and_the_description_are_told(daemon: FakeDaemon) -> None:
@@ -97,8 +106,11 @@ def test_one_guest_the_host_the_metrics_and_the_description_are_told(daemon: Fak
 
 
 def test_an_unknown_guest_is_an_error_of_its_own(daemon: FakeDaemon) -> None:
-    with pytest.raises(NoSuchGuest, match="no guest is called 'other'"):
-        Client(daemon.path).guest("other")
+    client = Client(daemon.path)
+    daemon.answers = {f"other/{what}": problem("no-such-guest", 404, "over HTTP") for what in ("commands", "refresh")}
+    for ask in (client.guest, client.refresh, lambda name: client.send(name, "lock-screen")):
+        with pytest.raises(NoSuchGuest, match=r"^no guest is called 'other': 'vmaccord list' shows all$"):
+            ask("other")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a\0b"])
@@ -153,6 +165,35 @@ def test_a_command_that_is_not_waited_for_has_no_completion(daemon: FakeDaemon) 
     assert answer.completion is None
     assert not answer.failed
     assert daemon.asked[0][2]["wait"] is False
+
+
+def test_a_command_without_a_deadline_is_left_to_the_daemon_and_waited_for(daemon: FakeDaemon) -> None:
+    waits: list[float] = []
+    client = Client(daemon.path)
+    ask = client._transport.ask
+    client._transport.ask = lambda *words, wait: (waits.append(wait), ask(*words, wait=wait))[1]  # type: ignore
+    for arguments in ({}, {"timeout": 600}, {"timeout": 1}, {"timeout": "x"}, {"timeout": 10**400}):
+        client.send("web-1", "exec", arguments)
+    assert waits == [30.0, 610.0, 11.0, 30.0, 86_410.0]
+    assert all("timeout" not in body for _, _, body in daemon.asked)
+
+
+@pytest.mark.parametrize(
+    ("completion", "result", "code"),
+    [
+        (None, {}, None),
+        ({"done": True}, {}, None),
+        ({"done": True, "result": {"load": [1]}}, {"load": [1]}, None),
+        ({"done": False, "error": {"code": "frozen", "message": "x"}}, {}, "frozen"),
+        ({"done": False, "result": "x", "error": {"code": 7}}, {}, None),
+        ({"done": False, "error": "x"}, {}, None),
+    ],
+)
+def test_an_answer_says_what_it_came_to_or_why_it_did_not(
+    completion: Optional[dict[str, object]], result: dict[str, object], code: Optional[str]
+) -> None:
+    answer = Answer("web-1", "x", 5, "1", completion, 0.1)
+    assert (answer.result, answer.code) == (result, code)
 
 
 @pytest.mark.parametrize("completion", [{"done": False}, {}, {"done": "yes"}])

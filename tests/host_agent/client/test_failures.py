@@ -65,6 +65,12 @@ def test_a_version_that_is_too_low_says_who_must_be_upgraded() -> None:
     assert {name: getattr(error, name) for name in members} == members
 
 
+def test_a_command_that_the_guest_does_not_carry_out_says_what_is_missing() -> None:
+    error = read_problem(document("disabled", want="not-offered"))
+    assert isinstance(error, failures.Disabled)
+    assert error.want == "not-offered"
+
+
 def test_a_command_that_timed_out_can_be_known_again() -> None:
     error = read_problem(document("timed-out", reply_id="run-7"))
     assert isinstance(error, failures.TimedOut)

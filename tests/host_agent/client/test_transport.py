@@ -133,12 +133,10 @@ def test_an_answer_is_read_as_json(place: Path) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        b"",
         b"SSH-2.0-OpenSSH\r\n",
         json_answer("200 OK", b"<html>"),
         json_answer("200 OK", b"\xff"),
         json_answer("200 OK", b"[" * 100_000),
-        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}",
         json_answer("500 Oops", b'{"detail": "\\u001b[31m"}'),
         json_answer("500 Oops", b"[]"),
         json_answer("502 Oops", b"<html>"),
@@ -150,6 +148,12 @@ def test_an_answer_that_is_not_the_daemons_is_unexpected(place: Path, answer: by
         transport(place / "x.sock").ask("GET", "/")
     assert isinstance(caught.value, UnexpectedAnswer)
     assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}"])
+def test_a_daemon_that_ends_while_it_answers_is_unreachable(place: Path, answer: bytes) -> None:
+    with answering(place / "x.sock", answer), pytest.raises(DaemonUnreachable, match="hung up before it had answered"):
+        transport(place / "x.sock").ask("GET", "/")
 
 
 def test_a_problem_is_the_error_that_it_stands_for(place: Path) -> None:
