@@ -10,6 +10,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from typing import Optional
@@ -59,6 +60,16 @@ def states(emulator: machine.Emulator, workplace: pathlib.Path) -> States:
     finally:
         template.end()
     return States(booted, with_agent, agent)
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An empty ext4 file system."""
+    path = tmp_path_factory.mktemp("disk") / "disk"
+    with path.open("wb") as file:
+        file.truncate(4 << 20)
+    subprocess.run(["/sbin/mkfs.ext4", "-q", "-F", str(path)], check=True)
+    return path.read_bytes()
 
 
 @pytest.fixture

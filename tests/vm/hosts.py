@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional
 from common import codec, errors, framing
 from common.session import HostSession
 from common.versions import Version
-from host_agent.client import Client, ClientError
+from host_agent.client import Answer, Client, ClientError
 
 VM = "web-1"
 
@@ -70,6 +70,10 @@ class Host:
             return self._client.guest(VM)
         except ClientError:
             return None
+
+    def send(self, command: str, **arguments: Any) -> Answer:
+        """Have the VM carry *command* out, and wait for its answer; one that it fails at shows its *error*."""
+        return self._client.send(VM, command, arguments, PATIENCE)
 
     def counted(self, name: str) -> Any:
         """A counter of the VM's session."""

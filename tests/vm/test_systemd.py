@@ -174,6 +174,25 @@ def test_a_configuration_is_reloaded_without_a_restart(scene: Scene) -> None:
     _assert_clean(vm)
 
 
+def test_what_is_frozen_thaws_when_systemd_finds_the_agent_killed(scene: Scene, disk: bytes) -> None:
+    host = scene.host("5")
+    vm = scene.vm(host)
+    vm.guest.write_file("/run/disk", disk)
+    vm.guest.run("mkdir /run/mounted; modprobe loop; mount -t ext4 -o loop /run/disk /run/mounted")
+    vm.plug_port()
+    host.await_that("the capabilities are there", lambda guest: guest["capabilities"] is not None)
+    frozen = host.send("filesystem-freeze", mountpoints=["/run/mounted"], thaw_after=600)
+    assert frozen.completion == {"done": True, "result": {"mountpoints": ["/run/mounted"]}}
+    vm.guest.run("(touch /run/mounted/file && touch /run/written) & sleep 1; ! test -e /run/written")
+    agent = _unit(vm, "MainPID")
+    vm.guest.run(f"systemctl kill --signal=KILL {_UNIT}")
+    vm.guest.run("until test -e /run/written; do sleep 0.1; done")
+    vm.guest.run(f"while [ $(systemctl show --property=MainPID --value {_UNIT}) -le 1 ]; do sleep 0.2; done")
+    assert _unit(vm, "MainPID") != agent
+    host.await_that("the next agent is there", lambda guest: guest["api"]["agreed"] == 5)
+    assert vm.guest.run("umount /run/mounted; ls -A /run/vmaccord-guest") == ""
+
+
 def test_a_purged_package_leaves_a_silent_port_and_no_file(scene: Scene) -> None:
     host = scene.host("3")
     vm = scene.vm(host)

@@ -33,8 +33,8 @@ _PACKAGES = (
     *("libuuid1", "zlib1g"),
 )
 
-#: What the virtio-serial port needs.
-_DRIVERS = (*kernel.VIRTIO, "virtio_console")
+#: What the virtio-serial port needs, and a file system in a file.
+_DRIVERS = (*kernel.VIRTIO, "virtio_console", "loop")
 
 #: What the guest keeps of the packages; the rest is documentation and the like.
 _KEPT = ("bin/busybox", "lib/x86_64-linux-gnu", "lib64", "usr/bin/python3.11", "usr/lib", "etc/os-release")
@@ -56,7 +56,7 @@ export PATH=/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mount -t tmpfs run /run
+mount -t tmpfs -o mode=755 run /run
 hostname guest
 for module in /lib/modules/*.ko; do insmod $module; done
 stty -F /dev/ttyS1 raw -echo
