@@ -1,11 +1,15 @@
 """Commands to guests, from the request to the completion.
 
-A command that has a completion carries a *reply id*, which no other command of any daemon run ever has. It is in flight
+A command that the guest answers carries a *reply id*, which no other command of any daemon run ever has. It is in flight
 until its completion comes or its deadline passes, whatever becomes of the guest's channel meanwhile, or of whoever asked.
-A completion counts only from the guest that the command was sent to; one that comes late, or of which nobody knows, is
-counted and told.
+A completion counts only from the guest that the command was sent to, however that is called by then; one that comes late,
+twice, or of which nobody knows, is counted and reaches no caller.
 
-What can't be sent is refused before a byte is written, with a sentence that says what to do.
+A channel that ends may take a command or its completion along. A guest that answers again what it has answered is therefore
+sent once more, on its next channel, what it has not answered yet, unless that means the moment at which it was given. What
+a command says stays in memory, only for as long as it may be sent again, and is never stored.
+
+What can't be sent is refused before a byte is written: see ``refusals``.
 """
 
 from __future__ import annotations
@@ -13,42 +17,50 @@ from __future__ import annotations
 import asyncio
 import collections
 import itertools
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Optional, Protocol
 
 from common import errors, messages
 from common.catalogue import CATALOGUE, Catalogue, Direction, Row
-from common.records import fields_of
+from common.fields import Rest
+from common.session import REPLY_ID, HostSession
 
+from . import deadlines
 from .feed import Feed
-from .guest import Guest, State
+from .guest import Guest
 from .known import InFlight
 from .meter import Meter
-
-#: How many commands one guest may have in flight.
-LIMIT = 100
+from .refusals import Refused, refuse
 
 #: So many commands whose deadline passed are remembered, so that a late completion can be told from an unknown one.
 OVERDUE_LIMIT = 10_000
 
-_NEGOTIATING = (messages.Refresh, messages.ApiVersion)
+#: After so many seconds it is told that a command is still in flight; then after twice as many each time …
+PROGRESS_AFTER = 5.0
 
+#: … and at least this often, in seconds.
+PROGRESS_PERIOD = 60.0
 
-class Refused(Exception):
-    """A command was not sent; the text is a sentence that says what to do.
+#: The feature of a guest that carries out no command twice, and answers again what it has answered.
+REPEATED = "repeated-completions"
 
-    :ivar kind: why, as the last part of a problem document's type.
-    :ivar members: further members of that document.
-    """
+#: Seconds until a guest that does not read is looked after again.
+REPEAT_PERIOD = 0.5
 
-    def __init__(self, kind: str, text: str, **members: Any) -> None:
-        self.kind = kind
-        self.members = members
-        super().__init__(text)
+#: A command is sent again at most so often: a guest could let its channels end without end.
+REPEATS_LIMIT = 10
 
 
 class TimedOut(Exception):
-    """The completion did not come in time."""
+    """The completion did not come in time.
+
+    :ivar patience: how long it was waited for, in seconds.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        super().__init__(f"not within {patience:g} s")
 
 
 class Stopping(Exception):
@@ -66,7 +78,7 @@ class Answer(NamedTuple):
 class Sent(NamedTuple):
     """A command that was sent.
 
-    :ivar reply_id: None: it has no completion.
+    :ivar reply_id: None: it has no completion at the version that was agreed.
     :ivar answer: fails with TimedOut or Stopping.
     """
 
@@ -86,11 +98,41 @@ class Memory(Protocol):
         """It is not in flight any more."""
 
 
-class _Waiting(NamedTuple):
-    guest: Guest
-    command: InFlight
-    answer: asyncio.Future[Answer]
+class _Waiting:
+    """A command in flight.
+
+    :ivar timer: its next: it is told that it is still in flight, or nobody waits any longer.
+    :ivar told_after: after how many seconds in flight it is told next that it still is.
+    :ivar message: what is sent again; None: nothing is, for it is too late for that, nobody would know that it is the same,
+        or an earlier run of the daemon sent it.
+    :ivar agent_id: the run of the agent that may be sent it again; None: none may.
+    :ivar channel: the guest's channel on which it was sent last.
+    """
+
+    __slots__ = ("agent_id", "answer", "channel", "command", "guest", "message", "repeats", "timer", "told_after")
+
     timer: asyncio.TimerHandle
+
+    def __init__(
+        self, guest: Guest, command: InFlight, answer: asyncio.Future[Answer], message: Optional[messages.Message]
+    ) -> None:
+        self.guest = guest
+        self.command = command
+        self.answer = answer
+        self.agent_id = _repeating_agent(guest.session)
+        self.message = None if self.agent_id is None else message
+        self.channel = guest.channel
+        self.repeats = 0
+        self.told_after = 0.0
+
+    @property
+    def patience(self) -> float:
+        """How long its completion is waited for, in seconds."""
+        return self.command.deadline - self.command.sent_at
+
+    def is_lost_to(self, agent_id: str) -> bool:
+        """Whether the run *agent_id* of the guest's agent, on the guest's present channel, may not have got it."""
+        return self.message is not None and self.agent_id == agent_id and self.channel != self.guest.channel
 
 
 class Commands:
@@ -116,16 +158,17 @@ class Commands:
         self._catalogue = catalogue
         self._numbers = itertools.count(1)
         self._waiting: dict[str, _Waiting] = {}
-        #: By reply id: the name of the guest.
-        self._overdue: collections.OrderedDict[str, str] = collections.OrderedDict()
+        #: By reply id: whom it was sent to. A guest that is forgotten is not kept for it.
+        self._overdue: collections.OrderedDict[str, weakref.ref[Guest]] = collections.OrderedDict()
         self._stopping = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def send(self, guest: Guest, name: str, arguments: Mapping[str, Any], timeout: float) -> Sent:
-        """Send the command *name*; its completion is waited for *timeout* seconds.
+    def send(self, guest: Guest, name: str, arguments: Mapping[str, Any], timeout: Optional[float] = None) -> Sent:
+        """Send the command *name*.
 
+        :param timeout: how long its completion is waited for, in seconds; None: see ``deadlines``.
         :raises Refused: it was not sent.
         """
         try:
@@ -145,12 +188,18 @@ class Commands:
         self._meter.round_trips.add(after)
         self._tell(guest, waiting.command.name, completion, late=False)
         if not waiting.answer.done():
-            waiting.answer.set_result(Answer(completion.done, completion.more, after))
+            waiting.answer.set_result(Answer(completion.done, _more(completion), after))
+
+    def offered(self, guest: Guest) -> None:
+        """*guest* says on its channel what it lets the host do."""
+        if guest.in_flight:
+            # Not from within the channel, which is just reading.
+            self._loop.call_soon(self._repeat, guest)
 
     def resume(self, guest: Guest) -> None:
         """Wait on for the commands of *guest* that an earlier run of the daemon sent."""
         for command in guest.in_flight.values():
-            self._wait(guest, command)
+            self._wait(guest, command, None)
 
     def forget(self, guest: Guest) -> None:
         """Nobody will answer for *guest* any more."""
@@ -173,47 +222,103 @@ class Commands:
 
     # ---- Out ----
 
-    def _send(self, guest: Guest, name: str, arguments: Mapping[str, Any], timeout: float) -> Sent:
+    def _send(self, guest: Guest, name: str, arguments: Mapping[str, Any], timeout: Optional[float]) -> Sent:
         row = self._row(name)
         if self._stopping:
             raise Refused("stopping", "the daemon stops: nothing was sent; try again when it runs again")
-        reply_id = f"{self._run[:16]}-{next(self._numbers)}" if has_completion(row) else None
-        message = _message(row, arguments, reply_id)
-        _require_life(guest)
-        if reply_id is not None and len(guest.in_flight) >= LIMIT:
-            raise Refused("busy", f"{guest.name} has not answered {LIMIT} commands yet: wait for them")
-        _write(guest, row, message)
+        message = _message(row, arguments)
+        refusal = refuse(guest, row)
+        if refusal is not None:
+            raise refusal
+        reply_id = self._make_reply_id(row, arguments) if guest.session.answered(name) else None
+        try:
+            guest.send(message, reply_id)
+        except errors.EncodingError as error:
+            raise Refused("invalid-arguments", str(error)) from None
         self._feed.tell("command", guest.name, name=name, reply_id=reply_id)
         agreed = int(guest.session.negotiation.agreed)
         if reply_id is None:
             return Sent(name, agreed, None, None)
+        if timeout is None:
+            timeout = deadlines.by_default(row, arguments)
         now = self._loop.time()
         command = guest.in_flight[reply_id] = InFlight(reply_id, name, now, now + timeout)
         if self._memory is not None:
             self._memory.put_command(guest.name, command)
-        return Sent(name, agreed, reply_id, self._wait(guest, command))
+        return Sent(name, agreed, reply_id, self._wait(guest, command, None if row.momentary else message))
 
     def _row(self, name: str) -> Row:
         row = self._catalogue.find(Direction.TO_GUEST, name)
-        if row is None or row.message_class in _NEGOTIATING:
+        if row is None or not row.is_command:
             raise Refused("no-such-command", f"no command is called {name!r}: 'vmaccord messages' shows all")
         return row
 
+    def _make_reply_id(self, row: Row, arguments: Mapping[str, Any]) -> str:
+        if REPLY_ID in arguments:
+            text = f"{row.name}: {REPLY_ID} is given by the daemon: leave it out"
+            raise Refused("invalid-arguments", text, argument=REPLY_ID)
+        return f"{self._run[:16]}-{next(self._numbers)}"
+
+    def _repeat(self, guest: Guest) -> None:
+        """Send again what *guest*, which lives on another channel now, may not have got."""
+        agent_id = _repeating_agent(guest.session)
+        if agent_id is None or self._stopping:
+            return
+        for waiting in [self._waiting[reply_id] for reply_id in guest.in_flight]:
+            if waiting.is_lost_to(agent_id) and waiting.repeats < REPEATS_LIMIT and not self._send_again(waiting):
+                self._loop.call_later(REPEAT_PERIOD, self._repeat, guest)
+                return
+
+    def _send_again(self, waiting: _Waiting) -> bool:
+        """Whether what can be done for *waiting* now is done; not where its guest does not read."""
+        guest, command = waiting.guest, waiting.command
+        assert waiting.message is not None  # noqa: S101 - what is lost has one
+        try:
+            guest.send(waiting.message, command.reply_id)
+        except errors.Congested:
+            return False
+        except errors.SendRefused:
+            return True
+        waiting.channel = guest.channel
+        waiting.repeats += 1
+        guest.tell("resent", self._loop.time(), name=command.name, reply_id=command.reply_id)
+        return True
+
     # ---- In flight ----
 
-    def _wait(self, guest: Guest, command: InFlight) -> asyncio.Future[Answer]:
+    def _wait(self, guest: Guest, command: InFlight, message: Optional[messages.Message]) -> asyncio.Future[Answer]:
         answer: asyncio.Future[Answer] = self._loop.create_future()
         # Nobody may be waiting any more when it fails; that is no error.
         answer.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        timer = self._loop.call_at(command.deadline, self._expire, command.reply_id)
-        self._waiting[command.reply_id] = _Waiting(guest, command, answer, timer)
+        waiting = self._waiting[command.reply_id] = _Waiting(guest, command, answer, message)
+        self._set_timer(waiting)
         return answer
 
-    def _expire(self, reply_id: str) -> None:
-        waiting = self._waiting[reply_id]
+    def _set_timer(self, waiting: _Waiting) -> None:
+        sent_at, deadline = waiting.command.sent_at, waiting.command.deadline
+        waiting.told_after = _next_progress(max(waiting.told_after, self._loop.time() - sent_at))
+        if sent_at + waiting.told_after < deadline:
+            waiting.timer = self._loop.call_at(sent_at + waiting.told_after, self._tell_progress, waiting)
+        else:
+            waiting.timer = self._loop.call_at(deadline, self._expire, waiting)
+
+    def _tell_progress(self, waiting: _Waiting) -> None:
+        command, now = waiting.command, self._loop.time()
+        self._feed.tell(
+            "progress",
+            waiting.guest.name,
+            name=command.name,
+            reply_id=command.reply_id,
+            waited_s=round(now - command.sent_at, 3),
+            left_s=round(max(0.0, command.deadline - now), 3),
+        )
+        self._set_timer(waiting)
+
+    def _expire(self, waiting: _Waiting) -> None:
+        guest, reply_id = waiting.guest, waiting.command.reply_id
         self._meter.timeouts += 1
-        self._feed.tell("timed-out", waiting.guest.name, name=waiting.command.name, reply_id=reply_id)
-        self._overdue[reply_id] = waiting.guest.name
+        self._feed.tell("timed-out", guest.name, name=waiting.command.name, reply_id=reply_id)
+        self._overdue[reply_id] = weakref.ref(guest)
         if len(self._overdue) > OVERDUE_LIMIT:
             self._overdue.popitem(last=False)
         self._give_up(waiting)
@@ -221,7 +326,7 @@ class Commands:
     def _give_up(self, waiting: _Waiting) -> None:
         self._end(waiting)
         if not waiting.answer.done():
-            waiting.answer.set_exception(TimedOut())
+            waiting.answer.set_exception(TimedOut(waiting.patience))
 
     def _end(self, waiting: _Waiting) -> None:
         reply_id = waiting.command.reply_id
@@ -231,7 +336,8 @@ class Commands:
             self._memory.drop_command(reply_id)
 
     def _take_stray(self, guest: Guest, completion: messages.Completion) -> None:
-        if self._overdue.get(completion.reply_id) == guest.name:
+        sent_to = self._overdue.get(completion.reply_id)
+        if sent_to is not None and sent_to() is guest:
             del self._overdue[completion.reply_id]
             self._meter.late += 1
             self._tell(guest, None, completion, late=True)
@@ -244,43 +350,25 @@ class Commands:
 
 def commands(catalogue: Catalogue = CATALOGUE) -> Iterator[Row]:
     """The rows of the table that are commands."""
-    for row in catalogue.rows:
-        if row.direction is Direction.TO_GUEST and row.message_class not in _NEGOTIATING:
-            yield row
+    return (row for row in catalogue.rows if row.is_command)
 
 
-def has_completion(row: Row) -> bool:
-    """Whether the guest answers this command with a completion."""
-    return _REPLY_ID in fields_of(row.message_class)
+def _message(row: Row, arguments: Mapping[str, Any]) -> messages.Message:
+    """What *arguments* say.
 
-
-def refuse(guest: Guest, row: Row) -> Optional[Refused]:
-    """Why the command *row* can't be sent to *guest* now; None: it can."""
-    try:
-        _require_life(guest)
-        guest.session.require(row.name)
-    except Refused as refusal:
-        return refusal
-    except errors.SendRefused as error:
-        return _explain(guest, row, error)
-    return None
-
-
-_REPLY_ID = "reply_id"
-
-
-def _message(row: Row, arguments: Mapping[str, Any], reply_id: Optional[str]) -> messages.Message:
-    known = {each.wire for each in messages.declared(row.message_class)} - {_REPLY_ID}
-    takes_any = any(each.wire == "…" for each in messages.declared(row.message_class))
+    :raises Refused: the table does not have the command so.
+    """
+    declared = messages.declared(row.message_class)
+    known = {each.wire for each in declared}
+    takes_any = any(isinstance(each, Rest) for each in declared)
     unknown = [] if takes_any else sorted(arguments.keys() - known)
     if unknown:
         allowed = ", ".join(sorted(known)) or "none"
         raise Refused(
             "invalid-arguments", f"{row.name} has no argument {unknown[0]!r}; allowed: {allowed}", argument=unknown[0]
         )
-    given = dict(arguments) if reply_id is None else {**arguments, _REPLY_ID: reply_id}
     try:
-        message, mistyped = row.message_class.from_arguments(given)
+        message, mistyped = row.message_class.from_arguments(arguments)
     except errors.InvalidArguments as error:
         raise Refused("invalid-arguments", f"{row.name}: {error}", argument=error.argument) from None
     if mistyped:
@@ -288,55 +376,22 @@ def _message(row: Row, arguments: Mapping[str, Any], reply_id: Optional[str]) ->
     return message
 
 
-def _require_life(guest: Guest) -> None:
-    if guest.state in (State.ABSENT, State.CONNECTING):
-        what = "no port on this host" if guest.state is State.ABSENT else "nobody answers on its port"
-        raise Refused(
-            "not-connected", f"{guest.name} is not connected ({what}): start it, or see 'vmaccord doctor {guest.name}'"
-        )
-    if guest.state is not State.RESPONSIVE:
-        raise Refused(
-            "unresponsive",
-            f"{guest.name} is silent: start vmaccord-guest-agent in it, or see 'vmaccord doctor {guest.name}'",
-        )
+def _more(completion: messages.Completion) -> dict[str, Any]:
+    """What *completion* says beside what every completion does."""
+    arguments = completion.to_arguments()
+    return {name: value for name, value in arguments.items() if name not in ("reply_id", "done")}
 
 
-def _write(guest: Guest, row: Row, message: messages.Message) -> None:
-    try:
-        guest.send(message)
-    except errors.SendRefused as error:
-        raise _explain(guest, row, error) from None
-    except errors.EncodingError as error:
-        raise Refused("invalid-arguments", str(error)) from None
+def _repeating_agent(session: HostSession) -> Optional[str]:
+    """The run of the agent that speaks on the channel, if it said there that it can be sent a command twice."""
+    capabilities = session.capabilities
+    return session.agent_id if capabilities is not None and REPEATED in capabilities.features else None
 
 
-def _explain(guest: Guest, row: Row, error: errors.SendRefused) -> Refused:
-    if isinstance(error, errors.VersionTooLow):
-        return _version_too_low(guest, row, error)
-    if isinstance(error, errors.Congested):
-        return Refused("congested", f"{guest.name} does not read what was sent before: see 'vmaccord doctor {guest.name}'")
-    return Refused("not-connected", f"{guest.name} is not connected: try again when it is")
-
-
-def _version_too_low(guest: Guest, row: Row, error: errors.VersionTooLow) -> Refused:
-    host, advertised = guest.session.supported, guest.session.negotiation.advertised
-    lacking = {
-        "guest": (f"its agent supports {_maximum(advertised)}", f"upgrade vmaccord-guest-agent in {guest.name}"),
-        "host": (f"this host supports {_maximum(host)}", "upgrade vmaccord-host-agent here, or raise its max-api-version"),
-    }
-    sides = {"both": ("guest", "host"), None: ()}.get(error.upgrade, (error.upgrade,))
-    why = " and ".join(lacking[side][0] for side in sides if side is not None) or "they have not agreed on more yet"
-    what = " and ".join(lacking[side][1] for side in sides if side is not None) or "try again in a moment"
-    return Refused(
-        "version-too-low",
-        f"{guest.name} agreed on API {error.spoken}; {row.name} needs {error.needed}; {why}: {what}",
-        needed=int(error.needed),
-        agreed=int(error.spoken),
-        guest_supports=advertised,
-        host_supports=None if host is None else int(host),
-        upgrade=error.upgrade,
-    )
-
-
-def _maximum(version: Optional[int]) -> str:
-    return "no versions" if version is None else str(version)
+def _next_progress(waited: float) -> float:
+    """After how many seconds in flight it is told next that a command still is."""
+    told_after = distance = PROGRESS_AFTER
+    while told_after <= waited:
+        distance = min(2 * distance, PROGRESS_PERIOD)
+        told_after += distance
+    return told_after

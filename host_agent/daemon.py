@@ -65,7 +65,15 @@ class Daemon:
         self._keeper = Keeper(Store(configuration.state), loop.time) if configuration.state else None
         self.feed = Feed(self._host_id)
         self.commands = Commands(loop, self._host_id, self._meter, self.feed, self._keeper)
-        shared = Shared(self._meter, self.feed, self._limits, self._keeper, self.commands.completed, loop.call_at)
+        shared = Shared(
+            self._meter,
+            self.feed,
+            self._limits,
+            self._keeper,
+            self.commands.completed,
+            loop.call_at,
+            self.commands.offered,
+        )
         self._household = Household(loop, configuration, self._host_id, shared, self.commands, self._keeper)
         self._discovery = CombinedDiscovery(_sources(configuration), self._follow, self.feed.tell)
         started_at = time.time()  # noqa: TID251 - people want to know when it was

@@ -25,7 +25,7 @@ class Exit(statuses.Status):
     NO_INOTIFY = 8, "the kernel gives no inotify instance to watch directories with"
     DEMO_FAILED = 9, "the demonstration did not come out as it should"
     REFUSED_BY_VERSION = 10, "a command needs a newer API version than was agreed with the guest"
-    REFUSED_BY_CAPABILITY = 11, "a command is turned off in the guest"
+    REFUSED_BY_CAPABILITY = 11, "a command is turned off in the guest, or its agent does not offer it"
     UNRESPONSIVE = 12, "the guest is not connected, is silent, does not read, or has too much to do"
     TIMED_OUT = 13, "the guest did not answer a command in time"
     GUEST_FAILED = 14, "the guest answered that it could not do what a command asks for"

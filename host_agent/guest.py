@@ -14,12 +14,13 @@ from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 from common import events, messages
+from common.catalogue import CATALOGUE, Direction
 from common.session import HostSession
 
 from .budget import Budget, Limits
 from .feed import Feed
 from .journal import CallAt, Journal
-from .known import Fact, InFlight, VersionChange
+from .known import Fact, InFlight, VersionChange, share
 from .meter import Meter, Standing
 
 #: How many changes of the version are remembered.
@@ -27,6 +28,9 @@ HISTORY = 20
 
 #: What guests cause is told at most this often, in happenings a second and guest, on average.
 TELLING_RATE = 3.0
+
+#: Of what a guest says of a command that it does not carry out, so much is told, in characters.
+UNSUPPORTED_LENGTH = 200
 
 
 class State(enum.Enum):
@@ -61,6 +65,7 @@ class Shared(NamedTuple):
 
     :ivar completed: called with a guest and what it says to be done.
     :ivar call_at: see ``Journal``.
+    :ivar offered: called with a guest that says on its channel what it lets the host do.
     """
 
     meter: Meter
@@ -69,6 +74,7 @@ class Shared(NamedTuple):
     memory: Optional[Memory] = None
     completed: Optional[Callable[[Guest, messages.Completion, float], None]] = None
     call_at: Optional[CallAt] = None
+    offered: Optional[Callable[[Guest], None]] = None
 
 
 class Guest:
@@ -78,6 +84,7 @@ class Guest:
     """
 
     __slots__ = (
+        "__weakref__",
         "_changed_at",
         "_changes",
         "_facts_size",
@@ -89,6 +96,7 @@ class Guest:
         "_since",
         "_standing",
         "_telling",
+        "channel",
         "facts",
         "history",
         "in_flight",
@@ -106,6 +114,8 @@ class Guest:
         self.session = session
         self.state = State.ABSENT
         self.path: Optional[str] = None
+        #: The number of its channel, the present or else the latest one.
+        self.channel = 0
         self.facts: dict[str, Fact] = {}
         self.history: tuple[VersionChange, ...] = ()
         self.in_flight: dict[str, InFlight] = {}
@@ -164,6 +174,7 @@ class Guest:
         :param settle: does what must follow a call to the session from here.
         """
         self._settle = settle
+        self.channel += 1
         self.session.connected(now)
         self._enter(State.CONNECTED, now)
         if not self._futile:
@@ -194,13 +205,13 @@ class Guest:
 
     # ---- What it is told ----
 
-    def send(self, message: messages.Message) -> None:
-        """Write *message*.
+    def send(self, message: messages.Message, reply_id: Optional[str] = None) -> None:
+        """Write *message*; see the session's ``send``.
 
         :raises SendRefused: it must not be sent now.
         :raises EncodingError: it can't be put on a line.
         """
-        self.session.send(message)
+        self.session.send(message, reply_id)
         self._follow_up()
 
     def refresh(self, now: float) -> None:
@@ -242,10 +253,10 @@ class Guest:
                 self._journal.say("life", f"unresponsive: {text}", now, logging.WARNING)
             elif isinstance(event, events.AgentRestarted):
                 self._journal.say("agent", "its agent was restarted", now)
-                self._tell("agent-restarted", now)
+                self.tell("agent-restarted", now)
             elif isinstance(event, events.Complaint):
                 self._journal.say("complaint", event.text, now, logging.WARNING)
-                self._tell("complaint", now, text=event.text)
+                self.tell("complaint", now, text=event.text)
 
     def restore(
         self, facts: dict[str, Fact], history: Iterable[VersionChange] = (), in_flight: Iterable[InFlight] = ()
@@ -262,11 +273,15 @@ class Guest:
         self._shared.meter.received[name] += 1
         if isinstance(message, messages.Fact):
             self._keep(name, event.line, now)
+            if name == _CAPABILITIES:
+                self._note_capabilities()
         elif isinstance(message, messages.Completion):
             if self._shared.completed is not None:
                 self._shared.completed(self, message, now)
+        elif isinstance(message, messages.Unsupported):
+            self._note_unsupported(message, now)
         else:
-            self._tell("notice", now, name=name)
+            self.tell("notice", now, name=name)
 
     def _keep(self, name: str, line: bytes, now: float) -> None:
         """Keep the newest of each fact; one that takes more room than before only while there is room for all."""
@@ -279,14 +294,28 @@ class Guest:
         fact = self.facts[name] = Fact(line, now)
         if self._shared.memory is not None:
             self._shared.memory.put_fact(self.name, name, fact)
-        if before is not None and before.line != line and name != _HEARTBEAT:
-            self._tell("fact", now, name=name)
+        if name != _HEARTBEAT and before is not None and before.line != line:
+            self.tell("fact", now, name=name)
 
     def _refuse_fact(self, name: str, now: float) -> None:
         self.session.counters.dropped["facts-too-large"] += 1
         limit = self._shared.limits.facts_size
         text = f"{name} is not kept: its facts would exceed {limit} bytes; raise facts-size if they may"
         self._journal.say("size", text, now, logging.WARNING)
+
+    def _note_capabilities(self) -> None:
+        """Hold what it lets the host do only once for all guests that say the same."""
+        if self.session.capabilities is not None:
+            self.session.capabilities = share(self.session.capabilities)
+            if self._shared.offered is not None:
+                self._shared.offered(self)
+
+    def _note_unsupported(self, message: messages.Unsupported, now: float) -> None:
+        # What is no name of a command may be a piece of a line that was cut, and so a secret.
+        name = message.name if CATALOGUE.find(Direction.TO_GUEST, message.name) else "(unknown)"
+        reason = message.reason[:UNSUPPORTED_LENGTH]
+        self._journal.say("unsupported", f"does not carry out {name}: {reason}", now, logging.WARNING)
+        self.tell("unsupported", now, name=name, reason=reason)
 
     def _note_version(self, event: events.VersionChanged, now: float) -> None:
         why = sys.intern(event.why)  # the same for most guests
@@ -301,7 +330,7 @@ class Guest:
         if self._shared.memory is not None:
             self._shared.memory.put_change(self.name, change)
         self._journal.say("version", f"agreed {event.old} → {event.new}: {event.why}", now)
-        self._tell("version", now, old=change.old, new=change.new, reason=change.reason)
+        self.tell("version", now, old=change.old, new=change.new, reason=change.reason)
 
     def _note_life(self, now: float) -> None:
         if self.state is State.UNRESPONSIVE:
@@ -316,7 +345,7 @@ class Guest:
 
     def _enter(self, state: State, now: float, why: Optional[str] = None) -> None:
         if state is not self.state and not self._futile:
-            self._tell("state", now, state=state.value, why=why)
+            self.tell("state", now, state=state.value, why=why)
         self.state = state
         self._since = now
         self._stand()
@@ -328,7 +357,7 @@ class Guest:
             self._shared.meter.move(self._standing, standing)
             self._standing = standing
 
-    def _tell(self, kind: str, now: float, **details: Any) -> None:
+    def tell(self, kind: str, now: float, **details: Any) -> None:
         """Tell what the guest may cause as often as it likes, unless that was too often of late."""
         if not self._telling.owes(now):
             self._telling.spend(1, 0, now)
@@ -367,8 +396,15 @@ class Guest:
             described["facts"] = {
                 name: {"age_s": _age(fact.heard_at, now), "value": fact.arguments()} for name, fact in self.facts.items()
             }
+            described["capabilities"] = self._describe_capabilities()
             described["counters"] = self.session.counters.as_mapping()
         return described
+
+    def _describe_capabilities(self) -> Optional[dict[str, Any]]:
+        capabilities = self.session.capabilities
+        if capabilities is None or self.state not in _OPEN:
+            return None
+        return {"commands": dict(capabilities.commands), "features": list(capabilities.features)}
 
     def _describe_api(self, now: float) -> dict[str, Any]:
         supported = self.session.supported
@@ -386,6 +422,7 @@ class Guest:
 
 
 _HEARTBEAT = "heartbeat"
+_CAPABILITIES = "capabilities"
 
 _TELLING = Limits(message_rate=TELLING_RATE)
 

@@ -1,4 +1,4 @@
-"""What is known of a guest, as plain values: its facts, the changes of its version, its commands in flight.
+"""What is known of a guest, as plain values: its facts, the changes of its version, its commands in flight, what it can do.
 
 Instants are seconds of the event loop's clock. A fact is kept as the line that it came in, the most compact form there is,
 and read again when somebody asks.
@@ -6,12 +6,14 @@ and read again when somebody asks.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from common import codec
 from common.catalogue import CATALOGUE, Direction
+from common.messages import Capabilities
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -60,3 +62,13 @@ class InFlight(NamedTuple):
     name: str
     sent_at: float
     deadline: float
+
+
+def share(capabilities: Capabilities) -> Capabilities:
+    """*capabilities*, as one object for all guests that say the same."""
+    return _shared(tuple(capabilities.commands.items()), capabilities.features)
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(commands: tuple[tuple[str, bool], ...], features: tuple[str, ...]) -> Capabilities:
+    return Capabilities(dict(commands), features)

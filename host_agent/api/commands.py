@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, NamedTuple, Optional
 
 from aiohttp import web
 
+from common.catalogue import CATALOGUE, Direction
 from common.errors import Congested, SendRefused
-from host_agent.commands import Answer, Refused, Sent, Stopping, TimedOut
+from host_agent import deadlines
+from host_agent.commands import Answer, Sent, Stopping, TimedOut
+from host_agent.refusals import Refused
+from host_agent.text import printable
 
+from . import access
 from .facade import Context
 from .guests import find
 from .inputs import check_depth, check_members, read_object, read_query
 from .problems import Problem
 
-#: How long a completion is waited for, in seconds.
-TIMEOUTS = 0.1, 3600.0
-DEFAULT_TIMEOUT = 30.0
+_log = logging.getLogger(__name__)
 
 #: No command has a longer name, in characters.
 NAME_LIMIT = 100
@@ -29,25 +33,33 @@ LOOK = 1.0
 class Wanted(NamedTuple):
     """What a client wants a guest to do.
 
-    :ivar timeout: seconds within which the completion must come.
+    :ivar timeout: seconds within which the completion must come; None: as long as such a command has by default.
     :ivar wait: whether to answer when the completion has come, or at once.
     """
 
     name: str
     arguments: dict[str, Any]
-    timeout: float
+    timeout: Optional[float]
     wait: bool
 
 
 async def send(context: Context, request: web.Request) -> web.StreamResponse:
-    """Send a command. A client that hangs up does not wait any longer, but the command goes on."""
-    guest = find(context.facade, request)
+    """Send a command. A client that hangs up does not wait any longer, but the command goes on.
+
+    The log says who gave a command that gives power over everything in a guest, and never what that command says.
+    """
+    find(context.facade, request)
     read_query(request, {})
     wanted = read_wanted(await read_object(request))
+    row = CATALOGUE.find(Direction.TO_GUEST, wanted.name)
+    who = await _who_asks(context, request) if row is not None and row.dangerous else None
+    guest = find(context.facade, request)
     try:
         sent = context.facade.commands.send(guest, wanted.name, wanted.arguments, wanted.timeout)
     except Refused as refused:
         raise Problem(refused.kind, str(refused), **refused.members) from None
+    if who is not None:
+        _log.info("%s: %s sent by %s, reply id %s", printable(guest.name), sent.name, who, sent.reply_id)
     answer = await _answer(request, sent, wanted, context.ending)
     return web.json_response(
         {
@@ -90,14 +102,20 @@ def read_wanted(body: dict[str, Any]) -> Wanted:
     wait = body.get("wait", True)
     if not isinstance(wait, bool):
         raise Problem("bad-request", "wait is neither true nor false; send one of them, or leave it out")
-    return Wanted(name, arguments, _read_timeout(body.get("timeout", DEFAULT_TIMEOUT)), wait)
+    return Wanted(name, arguments, _read_timeout(body["timeout"]) if "timeout" in body else None, wait)
 
 
 def _read_timeout(value: object) -> float:
-    shortest, longest = TIMEOUTS
+    shortest, longest = deadlines.SHORTEST, deadlines.LONGEST
     if isinstance(value, (int, float)) and not isinstance(value, bool) and shortest <= value <= longest:
         return float(value)
     raise Problem("bad-request", f"timeout is no number of seconds from {shortest:g} to {longest:g}; send one")
+
+
+async def _who_asks(context: Context, request: web.Request) -> str:
+    peer = await context.identify(request)
+    name = await asyncio.get_running_loop().run_in_executor(None, access.name_of, peer.uid)
+    return f"user {peer.uid}" if name is None else f"user {peer.uid} ({printable(name)})"
 
 
 async def _answer(request: web.Request, sent: Sent, wanted: Wanted, ending: asyncio.Future[None]) -> Optional[Answer]:
@@ -113,8 +131,8 @@ async def _answer(request: web.Request, sent: Sent, wanted: Wanted, ending: asyn
     try:
         if sent.answer.done():
             return sent.answer.result()
-    except TimedOut:
-        detail = f"no answer to {sent.name} within {wanted.timeout:g} s; it may still come: the events will tell"
+    except TimedOut as error:
+        detail = f"no answer to {sent.name} within {error.patience:g} s; it may still come: the events will tell"
         raise Problem("timed-out", detail, reply_id=sent.reply_id) from None
     except Stopping:
         pass

@@ -7,13 +7,14 @@ events.
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Iterable
-from typing import Any, Union
+from typing import Any, Callable
 
 from common import fields, messages
 from common.catalogue import Row
-from host_agent import release
+from host_agent import deadlines, release
 from host_agent.client.failures import NAMESPACE
 from host_agent.commands import commands
 from host_agent.feed import KINDS, LIMIT
@@ -21,7 +22,6 @@ from host_agent.guest import State
 
 from . import problems
 from .access import Role
-from .commands import DEFAULT_TIMEOUT, TIMEOUTS
 from .events import ID_FORM, LOST, LOST_MEANING
 
 Json = dict[str, Any]
@@ -34,12 +34,15 @@ _SECONDS: Json = {"type": "number", "minimum": 0}
 _MAYBE_SECONDS: Json = {"type": ["number", "null"], "minimum": 0}
 _BOOLEAN: Json = {"type": "boolean"}
 
-_OF_KIND: dict[fields.Kind, Json] = {
-    fields.TEXT: _TEXT,
-    fields.INTEGER: {"type": "integer"},
-    fields.NATURAL: _COUNT,
-    fields.POSITIVE: {"type": "integer", "minimum": 1},
-    fields.BOOLEAN: _BOOLEAN,
+#: By the label of a kind of argument.
+_OF_LABEL: dict[str, Json] = {
+    fields.TEXT.label: _TEXT,
+    fields.INTEGER.label: {"type": "integer"},
+    fields.NATURAL.label: _COUNT,
+    fields.POSITIVE.label: {"type": "integer", "minimum": 1},
+    fields.SECONDS.label: {"type": "number", "exclusiveMinimum": 0},
+    fields.BASE64.label: {"type": "string", "contentEncoding": "base64"},
+    fields.BOOLEAN.label: _BOOLEAN,
 }
 
 #: What may go wrong with every question.
@@ -75,6 +78,8 @@ _GUEST_PARAMETER: Json = {
     "description": "the guest's name",
     "schema": {"type": "string", "minLength": 1},
 }
+_COMMAND_NAME: Json = {"enum": [row.name for row in commands()]}
+_WITHOUT_FACTS = "`no`: without facts, capabilities and counters"
 _ONE_GUEST: Json = {"$ref": "#/components/parameters/guest"}
 
 
@@ -86,7 +91,10 @@ def _paths() -> Json:
                 "listGuests",
                 "All guests, by name",
                 _json({"type": "array", "items": _ref("Guest")}),
-                parameters=[_query("facts", "`no`: without facts and counters", {"enum": ["yes", "no"], "default": "yes"})],
+                parameters=[
+                    _query("facts", _WITHOUT_FACTS, {"enum": ["yes", "no"], "default": "yes"}),
+                    _query("can", "only guests that can be sent this command now", _COMMAND_NAME),
+                ],
             )
         },
         "/v1/guests/{name}": {
@@ -262,9 +270,30 @@ _GUEST = _object(
             "description": "what the guest said last, by the message's name",
             "additionalProperties": _object({"age_s": _SECONDS, "value": {"type": "object"}}),
         },
+        "capabilities": {
+            **_object(
+                {
+                    "commands": {"type": "object", "additionalProperties": _BOOLEAN},
+                    "features": {"type": "array", "items": _TEXT},
+                }
+            ),
+            "type": ["object", "null"],
+            "description": (
+                "which commands the guest carries out, and whether its configuration lets it; `null`: it has not said so on"
+                " its present channel"
+            ),
+        },
+        "obstacles": {
+            "type": "object",
+            "description": "of one guest: for each command, why it can't be sent to it now; `null`: it can",
+            "additionalProperties": {
+                **_object({"kind": {**_TEXT, "description": "the last part of a problem's type"}, "detail": _TEXT}),
+                "type": ["object", "null"],
+            },
+        },
         "counters": {"type": "object"},
     },
-    optional=["facts", "counters"],
+    optional=["facts", "capabilities", "obstacles", "counters"],
 )
 
 _OUTCOME = _object(
@@ -272,7 +301,7 @@ _OUTCOME = _object(
         "guest": _TEXT,
         "name": _TEXT,
         "agreed": _COUNT,
-        "reply_id": {**_MAYBE_TEXT, "description": "`null`: the command has no completion"},
+        "reply_id": {**_MAYBE_TEXT, "description": "`null`: the command has no completion at what was agreed"},
         "completion": {
             **_object({"done": _BOOLEAN}),
             "type": ["object", "null"],
@@ -290,40 +319,60 @@ def _command_name(row: Row) -> str:
 
 def _command(row: Row) -> Json:
     arguments = _arguments(row)
-    shortest, longest = TIMEOUTS
     members = {
         "name": {"const": row.name},
         "arguments": arguments,
         "timeout": {
             "type": "number",
-            "minimum": shortest,
-            "maximum": longest,
-            "default": DEFAULT_TIMEOUT,
-            "description": "seconds within which the completion must come",
+            "minimum": deadlines.SHORTEST,
+            "maximum": deadlines.LONGEST,
+            "description": f"seconds within which the completion must come; left out: {_patience(row)}",
         },
         "wait": {**_BOOLEAN, "default": True, "description": "wait for the completion"},
     }
     return {
         **_object(members, optional=["timeout", "wait", *([] if arguments["required"] else ["arguments"])]),
         "additionalProperties": False,
-        "description": f"{row.message_class.__doc__} Needs API version {row.since}.",
+        "description": f"{inspect.getdoc(row.message_class)}\n\nNeeds API version {row.since}{_beside(row)}.",
     }
 
 
+def _patience(row: Row) -> str:
+    if isinstance(row.duration, str):
+        return f"{deadlines.MARGIN:g} more than its `{row.duration}`"
+    return f"{deadlines.by_default(row, {}):g}"
+
+
+def _beside(row: Row) -> str:
+    """What the guest must have said beside the version."""
+    if row.dangerous:
+        return " and a guest whose configuration turns it on"
+    return " and a guest that offers it" if row.needs_capability else ""
+
+
 def _arguments(row: Row) -> Json:
-    # The reply id is given by the daemon.
-    declared = [each for each in messages.declared(row.message_class) if each.wire != "reply_id"]
+    declared = messages.declared(row.message_class)
     named = [each for each in declared if isinstance(each, fields.Argument)]
-    members = {each.wire: _value(each) for each in named}
+    members = {each.wire: _value(each.kind.label) for each in named}
     return {
         **_object(members, optional=[each.wire for each in named if not each.required]),
         "additionalProperties": len(named) < len(declared),
     }
 
 
-def _value(argument: Union[fields.Argument, fields.Rest]) -> Json:
-    words = re.findall(r"`([^`]*)`", argument.kind.label)
-    return {"enum": words} if words else _OF_KIND[argument.kind]
+def _value(label: str) -> Json:
+    """What an argument is whose kind has that *label*; whatever, where that is not told in detail."""
+    words = re.findall(r"`([^`]*)`", label)
+    outer, _, inner = label.partition(" of ")
+    if words:
+        return {"enum": words}
+    return _LISTS[outer](_value(inner)) if outer in _LISTS else _OF_LABEL.get(label, {})
+
+
+_LISTS: dict[str, Callable[[Json], Json]] = {
+    "list": lambda member: {"type": "array", "items": member},
+    "object": lambda member: {"type": "object", "additionalProperties": member},
+}
 
 
 def _problem_name(kind: str) -> str:

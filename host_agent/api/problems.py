@@ -55,7 +55,12 @@ TYPES = {
             "upgrade": "which side must be upgraded, `guest`, `host` or `both`, `null` where that is not known",
         },
     ),
-    "disabled": Type(409, "Disabled", "the command is turned off in the guest"),
+    "disabled": Type(
+        409,
+        "Disabled",
+        "the guest does not say that it carries the command out",
+        {"want": "why: `off` by its configuration, `not-offered` by its agent, `unsaid` so far on this channel"},
+    ),
     "too-large": Type(413, "Too large", "the body is longer than 1 MiB"),
     "invalid-arguments": Type(
         422,

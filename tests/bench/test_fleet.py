@@ -250,7 +250,7 @@ def test_a_command_is_completed(fleet: Fleet, connect: Callable[..., Host]) -> N
     fleet.add(0, 1, facts=False)
     host = connect()
     agree(fleet, host)
-    host.session.send(messages.LifecycleEvent(type="before_migration", reply_id="r"))
+    host.session.send(messages.LifecycleEvent(type="before_migration"), reply_id="r")
     until(fleet, lambda: "completion" in host.messages, host)
     assert b'"reply_id":"r"' in host.received
     assert fleet.report()["commands"] == 1
@@ -260,7 +260,7 @@ def test_a_guest_may_leave_commands_unanswered(fleet: Fleet, connect: Callable[.
     fleet.add(0, 1, facts=False, answers=False)
     host = connect()
     agree(fleet, host)
-    host.session.send(messages.LifecycleEvent(type="before_migration", reply_id="r"))
+    host.session.send(messages.LifecycleEvent(type="before_migration"), reply_id="r")
     until(fleet, lambda: fleet.report()["commands"], host)
     settle(fleet, host)
     assert "completion" not in host.messages

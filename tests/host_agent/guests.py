@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 from common import events, messages
+from common.catalogue import CATALOGUE, Direction
 from common.session import GuestSession
 from common.versions import Version
 from host_agent.discovery import PORTS
+
+from .parts import NEWEST
 
 #: A hypervisor that dies leaves its sockets behind.
 _LEAVE_FILES: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -24,7 +27,14 @@ ACCEPTING_TURNS = 10
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
+#: What a guest says that lets the host do all but what is dangerous.
+CAPABILITIES = messages.Capabilities(
+    {row.name: not row.dangerous for row in CATALOGUE.names(Direction.TO_GUEST).values() if row.is_command},
+    ("repeated-completions",),
+)
+
 FACTS: dict[str, messages.Message] = {
+    "capabilities": CAPABILITIES,
     "host-name": messages.HostName("web"),
     "fqdn": messages.Fqdn("web.example.org"),
     "number-of-cpus": messages.NumberOfCpus(4),
@@ -40,28 +50,36 @@ def make_socket(path: Path) -> None:
 
 
 class Answers:
-    """What a guest has to say to the lifecycle events that it is asked for, over all its connections.
+    """What a guest has to say to the commands that it is to answer, over all its connections.
+
+    It carries none out twice: to one that it has answered it gives the same answer again.
 
     :param held: it says nothing until ``release``.
-    :ivar asked: what it was asked for.
+    :ivar asked: what it was asked for, each once.
     """
 
     def __init__(self, held: bool = False, done: bool = True, **more: Any) -> None:
-        self.asked: list[messages.LifecycleEvent] = []
+        self.asked: list[events.MessageReceived] = []
         self._held = held
         self._done = done
         self._more = more
+        self._said: dict[str, messages.Completion] = {}
         self._unsaid: list[messages.Completion] = []
 
     def release(self) -> None:
         """Answer everything, from now on at once."""
         self._held = False
 
-    def take(self, asked: messages.LifecycleEvent) -> None:
+    def take(self, asked: events.MessageReceived) -> None:
         """It was asked for that."""
+        if asked.reply_id in self._said:
+            self._unsaid.append(self._said[asked.reply_id])
+            return
         self.asked.append(asked)
         if asked.reply_id is not None:
-            self._unsaid.append(messages.Completion(asked.reply_id, self._done, self._more))
+            arguments = {"reply_id": asked.reply_id, "done": self._done, **self._more}
+            self._said[asked.reply_id], _ = messages.Completion.from_arguments(arguments)
+            self._unsaid.append(self._said[asked.reply_id])
 
     def due(self) -> list[messages.Completion]:
         """What must be said now; handed out once."""
@@ -72,7 +90,7 @@ class Answers:
 
 
 def speaking(
-    supported: Optional[Version] = Version.V3,
+    supported: Optional[Version] = NEWEST,
     agent_id: str = "agent-1",
     period: float = 0.02,
     answers: Optional[Answers] = None,
@@ -91,8 +109,8 @@ def speaking(
                 elif isinstance(event, events.FactsWanted):
                     for name in sorted(event.names & FACTS.keys()):
                         session.send(FACTS[name])
-                elif isinstance(event, events.MessageReceived) and isinstance(event.message, messages.LifecycleEvent):
-                    said.take(event.message)
+                elif isinstance(event, events.MessageReceived):
+                    said.take(event)
             # What it said to a host that is gone would be lost.
             if session.allows("completion") and not reader.at_eof():
                 for completion in said.due():

@@ -18,6 +18,7 @@ from aiohttp import web
 
 import host_agent
 from common import versions
+from common.catalogue import CATALOGUE, Row
 
 from .guests import ACCEPTING_TURNS
 
@@ -37,6 +38,7 @@ def described(name: str = "web-1", state: str = "responsive", **api: Any) -> dic
         "last_reason": "first agreement of this connection",
         "last_change_s": 7200.0,
     }
+    agreed = {**usual, **api}["agreed"]
     return {
         "name": name,
         "uuid": None,
@@ -51,8 +53,18 @@ def described(name: str = "web-1", state: str = "responsive", **api: Any) -> dic
         "commands": [],
         "history": [],
         "facts": {},
+        "capabilities": None,
+        "obstacles": {row.name: obstacle(name, state, agreed, row) for row in CATALOGUE.rows if row.is_command},
         "counters": {"lines": 3, "dropped": {}, "dropped_names": {}},
     }
+
+
+def obstacle(name: str, state: str, agreed: Optional[int], command: Row) -> Optional[dict[str, Any]]:
+    """Why *command* can't be sent to a guest that stands so, in the form that the daemon has for it."""
+    if state == "responsive" and agreed is not None and command.since <= agreed:
+        return None
+    kind = "version-too-low" if state == "responsive" else "not-connected"
+    return {"kind": kind, "detail": f"{name} can't be sent {command.name}: {kind}"}
 
 
 def described_host(**changes: Any) -> dict[str, Any]:
@@ -179,8 +191,10 @@ class FakeDaemon:
 
     async def _all(self, request: web.Request) -> web.Response:
         await self._note(request)
-        hidden = ("facts", "counters") if request.query.get("facts") == "no" else ()
-        return web.json_response([{key: each[key] for key in each if key not in hidden} for each in self.guests])
+        hidden = {"obstacles", *(("facts", "capabilities", "counters") if request.query.get("facts") == "no" else ())}
+        can = request.query.get("can")
+        guests = [each for each in self.guests if can is None or each["obstacles"][can] is None]
+        return web.json_response([{key: each[key] for key in each if key not in hidden} for each in guests])
 
     async def _one(self, request: web.Request) -> web.Response:
         await self._note(request)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Optional, TypeVar
 
 from common.session import HostSession
-from common.versions import Version
+from common.versions import Version, newest
 from host_agent.budget import Limits
 from host_agent.client import Answer, Client, DaemonUnreachable
 from host_agent.config import Configuration
@@ -27,6 +27,9 @@ from host_agent.guest import Guest, Shared
 from host_agent.meter import Meter
 
 T = TypeVar("T")
+
+#: What both sides support where a test does not care.
+NEWEST = newest()
 
 #: A condition that has not come true after so many seconds never will.
 PATIENCE = 30.0
@@ -74,7 +77,7 @@ async def until_true(condition: Callable[[], Awaitable[Any]]) -> Any:
         await asyncio.sleep(0.002)
 
 
-def make_session(supported: Optional[Version] = Version.V3) -> HostSession:
+def make_session(supported: Optional[Version] = NEWEST) -> HostSession:
     return HostSession(supported, "host-1")
 
 
@@ -85,7 +88,7 @@ def make_shared(**changes: Any) -> Shared:
 
 def make_guest(
     name: str = "web-1",
-    supported: Optional[Version] = Version.V3,
+    supported: Optional[Version] = NEWEST,
     now: float = 0.0,
     shared: Optional[Shared] = None,
 ) -> Guest:
@@ -102,7 +105,7 @@ def make_configuration(place: Path, **changes: Any) -> Configuration:
         operator_group=None,
         viewer_group=None,
         state=None,
-        max_api_version=Version.V3,
+        max_api_version=NEWEST,
         unresponsive_after=15.0,
         forget_after=3600.0,
         drain=5.0,

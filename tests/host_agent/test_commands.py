@@ -2,134 +2,32 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, Optional
+import weakref
+from typing import Any
 
 import pytest
 
 from common.catalogue import CATALOGUE, Direction
-from common.session import HostSession
-from common.versions import Version
+from common.messages import Capabilities
 from host_agent import commands as module
-from host_agent.budget import Limits
-from host_agent.commands import Answer, Commands, Refused, Stopping, TimedOut, commands, has_completion, refuse
-from host_agent.feed import Feed
-from host_agent.guest import Guest, Shared
+from host_agent.commands import Answer, Commands, Stopping, TimedOut, commands
+from host_agent.guest import Guest
 from host_agent.known import InFlight
-from host_agent.meter import Meter
 
-from .parts import ManualLoop
-
-RUN = "0123456789abcdef0123456789abcdef"
-
-EVENT = {"type": "before_migration"}
-
-UPGRADE_GUEST = "upgrade vmaccord-guest-agent in web-1"
-UPGRADE_HOST = "upgrade vmaccord-host-agent here, or raise its max-api-version"
-UPGRADE_BOTH = f"{UPGRADE_GUEST} and {UPGRADE_HOST}"
-DOCTOR = "'vmaccord doctor web-1'"
-
-
-class Notes:
-    """A memory that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, tuple[str, InFlight]] = {}
-
-    def put_command(self, guest: str, in_flight: InFlight) -> None:
-        assert in_flight.reply_id not in self.kept
-        self.kept[in_flight.reply_id] = guest, in_flight
-
-    def drop_command(self, reply_id: str) -> None:
-        del self.kept[reply_id]
-
-
-class Bench:
-    """The commands of one daemon, with guests whose lines are put in by hand."""
-
-    def __init__(self, loop: ManualLoop) -> None:
-        self.loop = loop
-        self.meter = Meter()
-        self.feed = Feed(RUN)
-        self.notes = Notes()
-        self.commands = Commands(loop, RUN, self.meter, self.feed, self.notes)
-        self.written: dict[str, list[bytes]] = {}
-
-    def guest(self, name: str = "web-1", agent: Optional[int] = 3, host: Optional[Version] = Version.V3) -> Guest:
-        """A guest that is responsive and supports *agent*; -1: it has not said so yet."""
-        guest = self.silent(name, host)
-        if agent == -1:
-            self.hear(guest, b'{"__name__":"session-startup"}')
-        elif agent is None:
-            self.hear(guest, b'{"__name__":"heartbeat"}')
-        else:
-            self.hear(guest, b'{"__name__":"heartbeat","apiVersion":%d}' % agent)
-        return guest
-
-    def silent(self, name: str = "web-1", host: Optional[Version] = Version.V3) -> Guest:
-        """A guest with an open channel on which nothing was heard."""
-        guest = self.absent(name, host)
-        guest.found("/port", self.loop.now)
-
-        def flush() -> None:
-            self.written[guest.name] += guest.session.data_to_send().splitlines()
-
-        guest.connected(self.loop.now, flush)
-        guest.session.data_to_send()
-        return guest
-
-    def absent(self, name: str = "web-1", host: Optional[Version] = Version.V3) -> Guest:
-        shared = Shared(self.meter, self.feed, Limits(), completed=self.commands.completed)
-        self.written[name] = []
-        return Guest(name, HostSession(host, RUN), self.loop.now, shared)
-
-    def hear(self, guest: Guest, line: bytes) -> None:
-        guest.session.receive_data(line + b"\n", self.loop.now)
-        guest.absorb(guest.session.events(), self.loop.now)
-        guest.session.data_to_send()
-
-    def complete(self, guest: Guest, reply_id: Optional[str], done: bool = True, **more: Any) -> None:
-        line = json.dumps({"__name__": "completion", "reply_id": reply_id, "done": done, **more})
-        self.hear(guest, line.encode())
-
-    def told(self, *kinds: str) -> list[tuple[str, Optional[str], dict[str, Any]]]:
-        return [(each.kind, each.guest, each.details) for each in self.feed.since(0)[1] if each.kind in kinds]
-
-    def refused(self, guest: Guest, name: str = "lifecycle-event", arguments: Any = None) -> Refused:
-        """Why the command is refused, having seen that nothing else became of it."""
-        lines, told = list(self.written[guest.name]), self.feed.last
-        in_flight, kept, refusals = dict(guest.in_flight), dict(self.notes.kept), self.meter.refusals.copy()
-        with pytest.raises(Refused) as refusal:
-            self.commands.send(guest, name, EVENT if arguments is None else arguments, 30.0)
-        assert self.written[guest.name] == lines
-        assert guest.session.data_to_send() == b""
-        assert (self.feed.last, guest.in_flight, self.notes.kept) == (told, in_flight, kept)
-        assert self.meter.refusals - refusals == {refusal.value.kind: 1}
-        return refusal.value
-
-
-def play(scenario: Callable[[Bench], Awaitable[None]]) -> None:
-    loop = ManualLoop()
-
-    async def whole() -> None:
-        await scenario(Bench(loop))
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    loop.play(whole())
-
+from .commanding import EVENT, RUN, Bench, play
+from .guests import CAPABILITIES
 
 # ---- Sending ----
 
 
-def test_a_command_with_a_completion_is_written_with_a_reply_id_and_answered() -> None:
+@pytest.mark.parametrize("agent", [3, 4, 5])
+def test_a_command_with_a_completion_is_written_with_a_reply_id_and_answered(agent: int) -> None:
     async def scenario(bench: Bench) -> None:
-        guest = bench.guest()
+        guest = bench.guest(agent=agent)
         sent = bench.commands.send(guest, "lifecycle-event", EVENT, 30.0)
-        assert (sent.name, sent.agreed) == ("lifecycle-event", 3)
-        (line,) = bench.written["web-1"]
-        assert json.loads(line) == {"__name__": "lifecycle-event", "reply_id": sent.reply_id, "type": "before_migration"}
+        assert (sent.name, sent.agreed) == ("lifecycle-event", agent)
+        assert bench.sent() == [{"__name__": "lifecycle-event", "reply_id": sent.reply_id, "type": "before_migration"}]
         command = InFlight(str(sent.reply_id), "lifecycle-event", 1000.0, 1030.0)
         assert guest.in_flight == {sent.reply_id: command}
         assert bench.notes.kept == {sent.reply_id: ("web-1", command)}
@@ -157,36 +55,81 @@ def test_a_command_with_a_completion_is_written_with_a_reply_id_and_answered() -
 
 def test_a_guest_may_answer_that_it_could_not() -> None:
     async def scenario(bench: Bench) -> None:
-        guest = bench.guest()
+        guest = bench.guest(agent=3)
         sent = bench.commands.send(guest, "lifecycle-event", EVENT, 30.0)
-        bench.complete(guest, sent.reply_id, done=False, error="no hooks")
+        bench.complete(guest, sent.reply_id, done=False, reason="no hooks")
         assert sent.answer is not None
-        assert await sent.answer == Answer(False, {"error": "no hooks"}, 0.0)
+        assert await sent.answer == Answer(False, {"reason": "no hooks"}, 0.0)
         ((_, _, details),) = bench.told("completion")
         assert details["done"] is False
 
     play(scenario)
 
 
-def test_a_command_without_a_completion_is_written_and_over() -> None:
+def test_what_a_completion_says_reaches_whoever_asked_as_it_came() -> None:
     async def scenario(bench: Bench) -> None:
-        guest = bench.guest(agent=0)
-        sent = bench.commands.send(guest, "shutdown", {"timeout": 5, "message": "bye", "reboot": "False"}, 30.0)
-        assert sent == ("shutdown", 0, None, None)
-        (line,) = bench.written["web-1"]
-        assert json.loads(line) == {"__name__": "shutdown", "timeout": 5, "message": "bye", "reboot": "False"}
+        guest = bench.guest()
+        done, failed = (bench.commands.send(guest, "users", {}) for _ in range(2))
+        said: dict[str, Any] = {"result": {"users": [{"name": "\u00fc"}], "more": None}, "of-the-future": 1}
+        bench.complete(guest, done.reply_id, **said)
+        why = {"code": "of-the-future", "message": "no"}
+        bench.complete(guest, failed.reply_id, done=False, error=why, result={})
+        assert done.answer is not None
+        assert failed.answer is not None
+        assert await done.answer == Answer(True, said, 0.0)
+        assert await failed.answer == Answer(False, {"error": why, "result": {}}, 0.0)
+
+    play(scenario)
+
+
+COMMANDS: dict[str, dict[str, Any]] = {
+    "lock-screen": {},
+    "log-off": {},
+    "login": {"username": "u", "password": "p"},
+    "shutdown": {"timeout": 5, "message": "bye", "reboot": "False"},
+    "hibernate": {"state": "mem"},
+    "echo": {"anything": [1, 2]},
+    "set-number-of-cpus": {"count": 4},
+}
+
+
+@pytest.mark.parametrize("agent", [0, 1, 2, 3])
+def test_a_guest_of_the_first_versions_is_sent_what_it_always_was(agent: int) -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest(agent=agent)
+        known = [name for name in COMMANDS if agent or name != "set-number-of-cpus"]
+        for name in known:
+            assert bench.commands.send(guest, name, COMMANDS[name]) == (name, agent, None, None)
+        assert bench.sent() == [{"__name__": name, **COMMANDS[name]} for name in known]
         assert not guest.in_flight
         assert not bench.notes.kept
-        assert bench.told("command") == [("command", "web-1", {"name": "shutdown", "reply_id": None})]
+        assert bench.told("command") == [("command", "web-1", {"name": name, "reply_id": None}) for name in known]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("agent", [4, 5])
+def test_a_guest_of_a_later_version_answers_every_command(agent: int) -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest(agent=agent)
+        sent = [bench.commands.send(guest, name, COMMANDS[name]) for name in COMMANDS]
+        assert bench.sent() == [{"__name__": each.name, **COMMANDS[each.name], "reply_id": each.reply_id} for each in sent]
+        assert list(guest.in_flight) == [each.reply_id for each in sent]
+        for each in sent:
+            bench.complete(guest, each.reply_id)
+            assert each.answer is not None
+            assert (await each.answer).done
 
     play(scenario)
 
 
 def test_echo_takes_whatever_arguments() -> None:
     async def scenario(bench: Bench) -> None:
-        bench.commands.send(bench.guest(), "echo", {"reply_id": "mine", "anything": [1, 2]}, 30.0)
-        (line,) = bench.written["web-1"]
-        assert json.loads(line) == {"__name__": "echo", "reply_id": "mine", "anything": [1, 2]}
+        bench.commands.send(bench.guest(agent=3), "echo", {"reply_id": "mine", "anything": [1, 2]})
+        assert bench.sent() == [{"__name__": "echo", "reply_id": "mine", "anything": [1, 2]}]
+        refusal = bench.refused(bench.guest("web-2"), "echo", {"reply_id": "mine"})
+        assert (refusal.kind, refusal.members) == ("invalid-arguments", {"argument": "reply_id"})
+        assert str(refusal) == "echo: reply_id is given by the daemon: leave it out"
 
     play(scenario)
 
@@ -206,7 +149,30 @@ def test_no_two_commands_have_the_same_reply_id_in_whatever_run() -> None:
     play(scenario)
 
 
-# ---- Refusing: exactly these sentences ----
+@pytest.mark.parametrize(
+    ("name", "arguments", "deadline"),
+    [
+        ("users", {}, 1030.0),
+        ("exec", {"argv": ["true"], "timeout": 0.5}, 1010.5),
+        ("exec", {"argv": ["true"], "timeout": 600}, 1610.0),
+        ("exec", {"argv": ["true"], "timeout": 2_592_000}, 87_410.0),
+        ("shutdown", {"timeout": 0, "message": "", "reboot": "True"}, 1030.0),
+        ("echo", {"timeout": 1}, 1030.0),
+    ],
+)
+def test_a_command_without_a_deadline_gets_one_by_what_it_may_take(
+    name: str, arguments: dict[str, Any], deadline: float
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest(capabilities=Capabilities({"users": True, "exec": True}, ()))
+        bench.commands.send(guest, name, arguments)
+        bench.commands.send(guest, name, arguments, 2.5)
+        assert [each.deadline for each in guest.in_flight.values()] == [deadline, 1002.5]
+
+    play(scenario)
+
+
+# ---- Refusing; see also test_refusals ----
 
 
 @pytest.mark.parametrize("name", ["reboot", "", "heartbeat", "completion", "refresh", "api-version"])
@@ -215,86 +181,6 @@ def test_what_is_no_command_is_refused(name: str) -> None:
         refusal = bench.refused(bench.guest(), name)
         assert str(refusal) == f"no command is called {name!r}: 'vmaccord messages' shows all"
         assert (refusal.kind, refusal.members) == ("no-such-command", {})
-
-    play(scenario)
-
-
-@pytest.mark.parametrize(
-    ("agent", "host", "text", "upgrade"),
-    [
-        (1, 3, "API 1; lifecycle-event needs 3; its agent supports 1: " + UPGRADE_GUEST, "guest"),
-        (None, 3, "API 0; lifecycle-event needs 3; its agent supports no versions: " + UPGRADE_GUEST, "guest"),
-        (3, 2, "API 2; lifecycle-event needs 3; this host supports 2: " + UPGRADE_HOST, "host"),
-        (3, None, "API 0; lifecycle-event needs 3; this host supports no versions: " + UPGRADE_HOST, "host"),
-        (
-            2,
-            1,
-            f"API 1; lifecycle-event needs 3; its agent supports 2 and this host supports 1: {UPGRADE_BOTH}",
-            "both",
-        ),
-        (-1, 3, "API 0; lifecycle-event needs 3; they have not agreed on more yet: try again in a moment", None),
-    ],
-)
-def test_a_command_that_is_too_new_for_what_was_agreed_is_refused(
-    agent: Optional[int], host: Optional[int], text: str, upgrade: Optional[str]
-) -> None:
-    async def scenario(bench: Bench) -> None:
-        guest = bench.guest(agent=agent, host=None if host is None else Version(host))
-        refusal = bench.refused(guest)
-        assert str(refusal) == f"web-1 agreed on {text}"
-        assert refusal.kind == "version-too-low"
-        assert refusal.members == {
-            "needed": 3,
-            "agreed": int(guest.session.negotiation.agreed),
-            "guest_supports": None if agent == -1 else agent,
-            "host_supports": host,
-            "upgrade": upgrade,
-        }
-
-    play(scenario)
-
-
-@pytest.mark.parametrize(
-    ("state", "kind", "text"),
-    [
-        ("absent", "not-connected", "web-1 is not connected (no port on this host): start it, or see " + DOCTOR),
-        ("connecting", "not-connected", "web-1 is not connected (nobody answers on its port): start it, or see " + DOCTOR),
-        ("connected", "unresponsive", "web-1 is silent: start vmaccord-guest-agent in it, or see " + DOCTOR),
-        ("unresponsive", "unresponsive", "web-1 is silent: start vmaccord-guest-agent in it, or see " + DOCTOR),
-    ],
-)
-def test_a_guest_that_can_not_hear_is_sent_nothing(state: str, kind: str, text: str) -> None:
-    async def scenario(bench: Bench) -> None:
-        guest = bench.guest() if state == "unresponsive" else bench.silent() if state == "connected" else bench.absent()
-        if state == "connecting":
-            guest.found("/port", bench.loop.now)
-        elif state == "unresponsive":
-            guest.session.tick(bench.loop.now + 60.0)
-            guest.absorb(guest.session.events(), bench.loop.now + 60.0)
-        assert guest.state.value == state
-        refusal = bench.refused(guest)
-        assert (refusal.kind, str(refusal), refusal.members) == (kind, text, {})
-
-    play(scenario)
-
-
-def test_a_guest_that_does_not_read_is_sent_nothing_more() -> None:
-    async def scenario(bench: Bench) -> None:
-        guest = bench.guest()
-        guest.session.pause_writing()
-        refusal = bench.refused(guest)
-        assert refusal.kind == "congested"
-        assert str(refusal) == "web-1 does not read what was sent before: see 'vmaccord doctor web-1'"
-
-    play(scenario)
-
-
-def test_a_channel_that_has_just_ended_carries_nothing() -> None:
-    async def scenario(bench: Bench) -> None:
-        guest = bench.guest()
-        guest.session.disconnected()
-        refusal = bench.refused(guest)
-        assert (refusal.kind, str(refusal)) == ("not-connected", "web-1 is not connected: try again when it is")
 
     play(scenario)
 
@@ -318,6 +204,8 @@ def test_a_channel_that_has_just_ended_carries_nothing() -> None:
         ("lifecycle-event", {}, "type", "lifecycle-event: type: missing"),
         ("set-number-of-cpus", {"count": "4"}, "count", "set-number-of-cpus: count: str instead of int"),
         ("lifecycle-event", {**EVENT, "failure": "no"}, "failure", "lifecycle-event: failure: of a wrong type"),
+        ("file-read", {"path": "/x", "offset": -1}, "offset", "file-read: offset: a negative number"),
+        ("file-write", {"path": "/x", "content": "?"}, "content", "file-write: content: no base64"),
     ],
 )
 def test_arguments_that_the_table_does_not_have_so_are_refused(
@@ -331,14 +219,34 @@ def test_arguments_that_the_table_does_not_have_so_are_refused(
     play(scenario)
 
 
-@pytest.mark.parametrize("password", ["hunter2" * 200_000, ["hunter2"]])
-def test_no_refusal_holds_a_password(password: object) -> None:
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "secret"),
+    [
+        ("login", {"username": "me"}, "password"),
+        ("set-password", {"user": "me"}, "password"),
+        ("exec", {"argv": ["true"], "timeout": 1}, "input"),
+    ],
+)
+def test_a_secret_is_told_to_the_guest_and_to_nobody_else(
+    name: str, arguments: dict[str, Any], secret: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
     async def scenario(bench: Bench) -> None:
-        refusal = bench.refused(bench.guest(), "login", {"username": "me", "password": password})
-        assert refusal.kind == "invalid-arguments"
-        assert "hunter2" not in f"{refusal} {refusal.members}"
+        guest = bench.guest(capabilities=Capabilities(dict.fromkeys(CAPABILITIES.commands, True), ()))
+        for wrong in (SECRET * 200_000, [SECRET]):
+            refusal = bench.refused(guest, name, {**arguments, secret: wrong})
+            assert refusal.kind == "invalid-arguments"
+            assert SECRET not in f"{refusal} {refusal.members}"
+        bench.commands.send(guest, name, {**arguments, secret: SECRET})
+        assert SECRET in str(bench.sent())
+        assert SECRET not in f"{bench.notes.kept} {guest.in_flight} {bench.feed.since(0)} {guest.describe(0.0)}"
 
     play(scenario)
+    assert SECRET not in caplog.text
 
 
 def test_arguments_that_no_line_can_hold_are_refused() -> None:
@@ -347,22 +255,6 @@ def test_arguments_that_no_line_can_hold_are_refused() -> None:
         assert refusal.kind == "invalid-arguments"
         assert str(refusal).startswith("lifecycle-event: 1100")
         assert str(refusal).endswith(" bytes, a line must stay below 1048576")
-
-    play(scenario)
-
-
-def test_a_guest_that_has_too_much_to_answer_is_sent_nothing_that_it_must_answer() -> None:
-    async def scenario(bench: Bench) -> None:
-        guest = bench.guest()
-        first = bench.commands.send(guest, "lifecycle-event", EVENT, 30.0)
-        for _ in range(99):
-            bench.commands.send(guest, "lifecycle-event", EVENT, 30.0)
-        refusal = bench.refused(guest)
-        assert (refusal.kind, str(refusal)) == ("busy", "web-1 has not answered 100 commands yet: wait for them")
-        bench.commands.send(guest, "lock-screen", {}, 30.0)
-        bench.commands.send(bench.guest("web-2"), "lifecycle-event", EVENT, 30.0)
-        bench.complete(guest, first.reply_id)
-        bench.commands.send(guest, "lifecycle-event", EVENT, 30.0)
 
     play(scenario)
 
@@ -378,27 +270,9 @@ def test_a_daemon_that_stops_sends_nothing_more() -> None:
     play(scenario)
 
 
-def test_whether_a_command_would_be_refused_is_known_without_sending_it() -> None:
-    async def scenario(bench: Bench) -> None:
-        row = CATALOGUE.find(Direction.TO_GUEST, "lifecycle-event")
-        assert row is not None
-        assert refuse(bench.guest(), row) is None
-        for guest in (bench.guest(agent=1), bench.absent(), bench.silent()):
-            refusal, real = refuse(guest, row), bench.refused(guest)
-            assert refusal is not None
-            assert (refusal.kind, str(refusal), refusal.members) == (real.kind, str(real), real.members)
-
-    play(scenario)
-
-
-def test_what_negotiates_is_no_command_and_only_some_commands_have_a_completion() -> None:
-    rows = {row.name: has_completion(row) for row in commands()}
-    assert not {"refresh", "api-version", "heartbeat"} & rows.keys()
-    assert [name for name, answered in rows.items() if answered] == ["lifecycle-event"]
-    assert set(rows) == {row.name for row in CATALOGUE.rows if row.direction is Direction.TO_GUEST} - {
-        "refresh",
-        "api-version",
-    }
+def test_what_negotiates_is_no_command() -> None:
+    to_guest = {row.name for row in CATALOGUE.rows if row.direction is Direction.TO_GUEST}
+    assert {row.name for row in commands()} == to_guest - {"refresh", "api-version"}
 
 
 # ---- Completions, and those that do not come ----
@@ -475,6 +349,58 @@ def test_a_late_completion_is_told_and_counted_once() -> None:
     play(scenario)
 
 
+def test_a_completion_that_comes_twice_reaches_whoever_asked_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "users", {})
+        bench.complete(guest, sent.reply_id, result={"users": []})
+        bench.complete(guest, sent.reply_id, done=False)
+        assert sent.answer is not None
+        assert await sent.answer == Answer(True, {"result": {"users": []}}, 0.0)
+        assert len(bench.told("completion")) == 1
+        assert (bench.meter.unknown, bench.meter.late) == (1, 0)
+
+    play(scenario)
+
+
+def test_a_guest_that_is_called_otherwise_now_is_still_the_one_that_was_asked() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        late = bench.commands.send(guest, "users", {}, 1.0)
+        await bench.loop.advance(2.0)
+        in_time = bench.commands.send(guest, "users", {}, 30.0)
+        guest.renamed("shop")
+        bench.written["shop"] = []
+        other = bench.guest("web-1")
+        for each in (late, in_time):
+            bench.complete(other, each.reply_id)
+        assert (bench.meter.late, bench.meter.unknown) == (0, 2)
+        for each in (late, in_time):
+            bench.complete(guest, each.reply_id)
+        assert (bench.meter.late, bench.meter.unknown) == (1, 2)
+        assert in_time.answer is not None
+        assert (await in_time.answer).done
+        assert [(who, details["late"]) for _, who, details in bench.told("completion")] == [("shop", True), ("shop", False)]
+
+    play(scenario)
+
+
+def test_a_guest_that_is_forgotten_is_not_kept_for_what_it_did_not_answer() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "users", {}, 1.0)
+        await bench.loop.advance(2.0)
+        bench.commands.forget(guest)
+        kept = weakref.ref(guest)
+        del guest
+        gc.collect()
+        assert kept() is None
+        bench.complete(bench.guest("web-1"), sent.reply_id)
+        assert (bench.meter.late, bench.meter.unknown) == (0, 1)
+
+    play(scenario)
+
+
 def test_a_completion_of_which_nobody_knows_is_counted_only() -> None:
     async def scenario(bench: Bench) -> None:
         guest = bench.guest()
@@ -505,9 +431,7 @@ def test_a_command_outlives_the_channel_on_which_it_was_sent() -> None:
     async def scenario(bench: Bench) -> None:
         guest = bench.guest()
         sent = bench.commands.send(guest, "lifecycle-event", EVENT, 30.0)
-        guest.disconnected("gone", bench.loop.now)
-        guest.connected(bench.loop.now)
-        bench.hear(guest, b'{"__name__":"heartbeat","apiVersion":3}')
+        bench.reconnect(guest, agent=3)
         await bench.loop.advance(20.0)
         bench.complete(guest, sent.reply_id)
         assert sent.answer is not None
@@ -582,6 +506,200 @@ def test_without_a_memory_nothing_is_remembered_and_everything_works() -> None:
     play(scenario)
 
 
+# ---- Progress ----
+
+
+def test_it_is_told_that_a_command_is_still_in_flight_less_and_less_often() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "users", {}, 300.0)
+        quick = bench.commands.send(guest, "users", {}, 5.0)
+        while bench.commands:
+            await bench.loop.advance(0.5)
+        progress = bench.told("progress")
+        assert [details["waited_s"] for _, _, details in progress] == [5.0, 15.0, 35.0, 75.0, 135.0, 195.0, 255.0]
+        assert progress[0] == (
+            "progress",
+            "web-1",
+            {"name": "users", "reply_id": sent.reply_id, "waited_s": 5.0, "left_s": 295.0},
+        )
+        assert [details["reply_id"] for _, _, details in bench.told("timed-out")] == [quick.reply_id, sent.reply_id]
+
+    play(scenario)
+
+
+def test_a_loop_that_was_held_up_tells_progress_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "users", {}, 300.0)
+        await bench.loop.advance(100.0)
+        await bench.loop.advance(36.0)
+        assert [details["waited_s"] for _, _, details in bench.told("progress")] == [100.0, 136.0]
+        bench.complete(guest, sent.reply_id)
+        await bench.loop.advance(500.0)
+        assert len(bench.told("progress")) == 2
+
+    play(scenario)
+
+
+# ---- Once more on the next channel ----
+
+
+def test_a_command_is_sent_again_on_the_next_channel_and_answered_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "users", {})
+        bench.reconnect(guest)
+        await bench.loop.advance(1.0)
+        assert len(bench.sent()) == 1
+        bench.offer(guest)
+        await bench.loop.advance()
+        first, again = bench.written["web-1"]
+        assert first == again
+        assert bench.told("resent") == [("resent", "web-1", {"name": "users", "reply_id": sent.reply_id})]
+        bench.offer(guest)
+        await bench.loop.advance()
+        assert len(bench.sent()) == 2
+        for _ in range(2):
+            bench.complete(guest, sent.reply_id)
+        assert sent.answer is not None
+        assert await sent.answer == Answer(True, {}, 1.0)
+        assert len(bench.told("completion")) == 1
+        bench.reconnect(guest)
+        bench.offer(guest)
+        await bench.loop.advance()
+        assert len(bench.sent()) == 2
+
+    play(scenario)
+
+
+def test_what_was_answered_on_the_next_channel_before_it_says_what_it_carries_out_is_not_sent_again() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "users", {})
+        bench.reconnect(guest)
+        bench.complete(guest, sent.reply_id)
+        bench.offer(guest)
+        await bench.loop.advance()
+        assert len(bench.sent()) == 1
+
+    play(scenario)
+
+
+def test_only_a_guest_that_carries_nothing_out_twice_is_sent_a_command_twice() -> None:
+    async def scenario(bench: Bench) -> None:
+        plain = CAPABILITIES.commands
+        names = ["another run", "not then", "not now", "unsaid then", "nothing now", "older now"]
+        guests = {name: bench.guest(name) for name in names}
+        guests["not then"] = bench.guest("not then", capabilities=Capabilities(plain, ()))
+        guests["unsaid then"] = bench.guest("unsaid then", capabilities=None)
+        for guest in guests.values():
+            bench.commands.send(guest, "lifecycle-event", EVENT)
+            bench.reconnect(
+                guest,
+                agent=3 if guest.name == "older now" else 5,
+                agent_id="agent-2" if guest.name == "another run" else "agent-1",
+            )
+            if guest.name != "nothing now":
+                bench.offer(guest, Capabilities(plain, ()) if guest.name == "not now" else CAPABILITIES)
+        await bench.loop.advance()
+        assert {name: len(bench.sent(name)) for name in guests} == dict.fromkeys(guests, 1)
+        assert bench.told("resent") == []
+
+    play(scenario)
+
+
+def test_a_command_that_must_not_be_sent_now_is_not_sent_again() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.commands.send(guest, "users", {})
+        bench.reconnect(guest)
+        bench.offer(guest, Capabilities({"users": False}, CAPABILITIES.features))
+        await bench.loop.advance()
+        assert len(bench.sent()) == 1
+        bench.offer(guest)
+        await bench.loop.advance()
+        assert len(bench.sent()) == 2
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("set-time", {"epoch_ns": 1}), ("filesystem-freeze", {"thaw_after": 9.0})])
+def test_what_means_the_moment_is_not_sent_again_and_its_completion_still_counts(
+    name: str, arguments: dict[str, Any]
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, name, arguments)
+        bench.reconnect(guest)
+        bench.offer(guest)
+        await bench.loop.advance()
+        assert len(bench.sent()) == 1
+        bench.complete(guest, sent.reply_id)
+        assert sent.answer is not None
+        assert (await sent.answer).done
+
+    play(scenario)
+
+
+def test_what_a_guest_that_does_not_read_may_not_have_got_is_sent_again_when_it_reads() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        for _ in range(3):
+            bench.commands.send(guest, "users", {})
+        bench.reconnect(guest)
+        guest.session.pause_writing()
+        bench.offer(guest)
+        await bench.loop.advance(5.0)
+        assert len(bench.sent()) == 3
+        guest.session.resume_writing(bench.loop.now)
+        await bench.loop.advance(1.0)
+        assert len(bench.sent()) == 6
+        await bench.loop.advance(5.0)
+        assert len(bench.sent()) == 6
+
+    play(scenario)
+
+
+def test_a_channel_that_ends_before_a_command_is_sent_again_takes_nothing_along() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.commands.send(guest, "users", {})
+        bench.reconnect(guest)
+        bench.offer(guest)
+        guest.disconnected("gone", bench.loop.now)
+        await bench.loop.advance()
+        assert len(bench.sent()) == 1
+
+    play(scenario)
+
+
+def test_a_daemon_that_stops_sends_nothing_again() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.commands.send(guest, "users", {})
+        await bench.commands.drain(0.0)
+        bench.reconnect(guest)
+        bench.offer(guest)
+        await bench.loop.advance()
+        assert len(bench.sent()) == 1
+
+    play(scenario)
+
+
+def test_a_guest_whose_channels_end_without_end_is_not_sent_a_command_without_end() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.commands.send(guest, "users", {})
+        for _ in range(50):
+            bench.reconnect(guest)
+            bench.offer(guest)
+            await bench.loop.advance()
+        assert len(bench.sent()) == 1 + module.REPEATS_LIMIT
+
+    play(scenario)
+
+
 # ---- Over a restart ----
 
 
@@ -607,6 +725,18 @@ def test_a_command_of_an_earlier_run_is_found_by_its_completion() -> None:
         assert bench.meter.round_trips.total == 100.0
         assert not guest.in_flight
         assert not bench.notes.kept
+
+    play(scenario)
+
+
+def test_a_command_of_an_earlier_run_makes_progress_and_is_not_sent_again() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = restored(bench, InFlight("old-1", "users", 990.0, 1290.0))
+        bench.reconnect(guest)
+        bench.offer(guest)
+        await bench.loop.advance(6.0)
+        assert bench.sent() == []
+        assert [details["waited_s"] for _, _, details in bench.told("progress")] == [16.0]
 
     play(scenario)
 

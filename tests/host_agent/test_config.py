@@ -11,7 +11,7 @@ import pytest
 
 from common import settings
 from common.settings import SettingsError
-from common.versions import Version
+from common.versions import Version, newest
 from host_agent import config, paths
 from host_agent.config import Configuration, Port
 
@@ -51,7 +51,7 @@ def test_the_defaults_are_those_of_libvirt() -> None:
         operator_group=None,
         viewer_group=None,
         state=None,
-        max_api_version=Version.V3,
+        max_api_version=newest(),
         unresponsive_after=15.0,
         forget_after=3600.0,
         drain=5.0,
@@ -134,7 +134,10 @@ def test_what_is_shown_has_the_same_effect(tmp_path: Path, arguments: tuple[str,
         ("[host]\nport = a\x07b=/x\n", r"port: 'a\\x07b=/x' is not allowed"),
         ("[host]\noperator-group = a b\n", "operator-group: 'a b' is not allowed; allowed: a group's name, or nothing"),
         ("[host]\nviewer-group = a:b\n", "viewer-group: 'a:b' is not allowed"),
-        ("[host]\nmax-api-version = 4\n", r"max-api-version: '4' is not allowed; allowed: a number from 0 to 3, or none"),
+        (
+            "[host]\nmax-api-version = 9\n",
+            f"max-api-version: '9' is not allowed; allowed: a number from 0 to {newest()}, or none",
+        ),
         ("[host]\nmax-api-version =\n", "max-api-version: '' is not allowed"),
         ("[host]\nunresponsive-after = 0\n", "unresponsive-after: '0' is not allowed; allowed: a number of seconds"),
         ("[host]\nforget-after = inf\n", "forget-after: 'inf' is not allowed"),

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from common import settings
+from common.messages import LifecycleEvent
 from common.settings import SettingsError
 from common.versions import Version
 from host_agent import config, connector, descriptors, exits, journal
@@ -27,6 +28,7 @@ from host_agent.client import (
     Client,
     ClientError,
     DaemonUnreachable,
+    Disabled,
     NoSuchGuest,
     NotAllowed,
     Stopping,
@@ -40,6 +42,7 @@ from host_agent.store import MisplacedStateFile
 
 from .guests import Answers, SimulatedVm, deaf, flooding, hanging_up, make_socket, saying, speaking
 from .parts import (
+    NEWEST,
     PATIENCE,
     DaemonProcess,
     RunningDaemon,
@@ -57,6 +60,10 @@ EVENT = {"type": "before_migration"}
 
 def agreed_on(version: int) -> Any:
     return lambda guest: guest["api"]["agreed"] == guest["api"]["in_use"] == version
+
+
+def offers(command: str) -> Any:
+    return lambda guest: guest["capabilities"] and guest["capabilities"]["commands"][command]
 
 
 def in_state(state: str) -> Any:
@@ -79,7 +86,7 @@ class OnDemand:
 
 @pytest.mark.parametrize(
     ("host", "guest", "agreed"),
-    [(3, 3, 3), (1, 3, 1), (3, 2, 2), (0, 3, 0), (3, 0, 0)],
+    [(5, 5, 5), (4, 5, 4), (5, 4, 4), (5, 3, 3), (3, 5, 3), (1, 3, 1), (3, 2, 2), (0, 5, 0), (5, 0, 0)],
 )
 def test_host_and_guest_agree_on_the_lower_maximum(place: Path, host: int, guest: int, agreed: int) -> None:
     async def scenario() -> None:
@@ -98,11 +105,11 @@ def test_a_guest_without_versions_is_spoken_to_at_0(place: Path) -> None:
             described = await daemon.until_guest("web", lambda guest: "heartbeat" in guest["facts"])
             assert described["api"] == {
                 "agreed": 0,
-                "supported": 3,
+                "supported": NEWEST,
                 "advertised": None,
                 "in_use": 0,
                 "changes": 0,
-                "last_reason": "the guest sends no version: it supports no versions, this host up to API 3",
+                "last_reason": f"the guest sends no version: it supports no versions, this host up to API {NEWEST}",
                 "last_change_s": described["api"]["last_change_s"],
             }
 
@@ -125,14 +132,14 @@ def test_a_guest_is_described_in_exactly_this_form(place: Path) -> None:
         async with SimulatedVm(place / "ports/domain-1-web") as vm, running(make_configuration(place)) as daemon:
             described = await daemon.until_guest("web", lambda guest: "timezone" in guest["facts"])
             assert list(described) == [
-                "name", "uuid", "channel", "api", "heard_s", "commands", "history", "facts", "counters",
+                "name", "uuid", "channel", "api", "heard_s", "commands", "history", "facts", "capabilities", "counters",
             ]  # fmt: skip
             assert described["uuid"] is None
             assert described["commands"] == []
             assert described["history"] == [
                 {
                     "old": 0,
-                    "new": 3,
+                    "new": NEWEST,
                     "reason": described["api"]["last_reason"],
                     "ago_s": described["history"][0]["ago_s"],
                 }
@@ -145,10 +152,10 @@ def test_a_guest_is_described_in_exactly_this_form(place: Path) -> None:
             }
             assert described["facts"]["timezone"]["value"] == {"zone": "CET", "offset": 60}
             assert described["facts"]["timezone"]["age_s"] >= 0
-            assert described["facts"]["heartbeat"]["value"]["apiVersion"] == 3
+            assert described["facts"]["heartbeat"]["value"]["apiVersion"] == NEWEST
             assert described["api"]["changes"] == 1
             assert described["api"]["last_change_s"] >= 0
-            assert described["api"]["last_reason"].endswith("it supports up to API 3, this host up to API 3")
+            assert described["api"]["last_reason"].endswith(f"it supports up to API {NEWEST}, this host up to API {NEWEST}")
             assert described["heard_s"] >= 0
             assert described["counters"]["lines"] > 0
             assert await daemon.guest("web") is not None
@@ -159,13 +166,13 @@ def test_a_guest_is_described_in_exactly_this_form(place: Path) -> None:
 def test_the_host_tells_what_it_is(place: Path) -> None:
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/web"), running(make_configuration(place)) as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             host = await daemon.host()
             assert list(host) == [
                 "version", "host_id", "started_s", "api", "directories", "libvirt", "fixed", "guests", "descriptors",
                 "state", "you",
             ]  # fmt: skip
-            assert host["api"] == {"supported": 3, "versions": [0, 1, 2, 3]}
+            assert host["api"] == {"supported": NEWEST, "versions": list(Version)}
             assert (host["directories"], host["libvirt"], host["fixed"]) == ([str(place / "ports")], [], {})
             assert host["guests"] == 1
             assert len(host["host_id"]) == 32
@@ -185,7 +192,7 @@ def test_a_guest_that_comes_back_under_another_domain_id_keeps_its_facts(
     async def scenario() -> None:
         async with running(make_configuration(place)) as daemon:
             async with SimulatedVm(place / "ports/domain-1-web"):
-                await daemon.until_guest("web", agreed_on(3))
+                await daemon.until_guest("web", agreed_on(NEWEST))
             gone = await daemon.until_guest("web", in_state("absent"))
             assert gone["channel"]["path"] is None
             assert gone["api"]["agreed"] is gone["api"]["advertised"] is gone["api"]["in_use"] is None
@@ -199,10 +206,10 @@ def test_a_guest_that_comes_back_under_another_domain_id_keeps_its_facts(
     run(scenario())
     said = [line for line in caplog.messages if line.startswith("web: ")]
     assert said[0] == f"web: connected: {place}/ports/domain-1-web/com.redhat.rhevm.vdsm"
-    assert said[1].startswith("web: agreed 0 → 3: ")
+    assert said[1].startswith(f"web: agreed 0 → {NEWEST}: ")
     assert said[2].startswith("web: disconnected: ")
     assert said[3] == f"web: connected: {place}/ports/domain-2-web/com.redhat.rhevm.vdsm"
-    assert said[4].startswith("web: agreed 3 → 0: ")
+    assert said[4].startswith(f"web: agreed {NEWEST} → 0: ")
     assert said[5].startswith("web: agreed 0 → 2: ")
     assert len(said) == 7
 
@@ -212,7 +219,7 @@ def test_a_hypervisor_that_goes_and_comes_at_the_same_socket_is_found_again(plac
         async with running(make_configuration(place)) as daemon:
             first = SimulatedVm(place / "ports/web")
             async with first:
-                await daemon.until_guest("web", agreed_on(3))
+                await daemon.until_guest("web", agreed_on(NEWEST))
                 await first.stop(keep_files=True)
                 await daemon.until_guest("web", in_state("connecting"))
             (place / "ports/web/com.redhat.rhevm.vdsm").unlink(missing_ok=True)
@@ -226,7 +233,7 @@ def test_a_guest_that_never_reads_disturbs_nobody(place: Path) -> None:
     async def scenario() -> None:
         bad, good = SimulatedVm(place / "ports/bad", deaf), SimulatedVm(place / "ports/good")
         async with bad, good, running(make_configuration(place)) as daemon:
-            await daemon.until_guest("good", agreed_on(3))
+            await daemon.until_guest("good", agreed_on(NEWEST))
             await daemon.until_guest("bad", lambda guest: guest["counters"]["lines"] > 1000)
             before = (await daemon.guest("good"))["counters"]["lines"]
             await daemon.until_guest("good", lambda guest: guest["counters"]["lines"] > before + 5)
@@ -241,7 +248,7 @@ def test_a_guest_that_floods_garbage_disturbs_nobody(place: Path, caplog: pytest
         bad, good = SimulatedVm(place / "ports/bad", flooding), SimulatedVm(place / "ports/good")
         async with bad, good, running(make_configuration(place)) as daemon:
             await daemon.until_guest("bad", lambda guest: guest["channel"]["throttled"])
-            before = (await daemon.until_guest("good", agreed_on(3)))["counters"]["lines"]
+            before = (await daemon.until_guest("good", agreed_on(NEWEST)))["counters"]["lines"]
             await daemon.until_guest("good", lambda guest: guest["counters"]["lines"] > before + 5)
 
     run(scenario())
@@ -334,9 +341,11 @@ def test_facts_survive_a_restart_of_the_daemon_and_agreements_do_not(place: Path
             assert described["channel"]["state"] == "absent"
             assert described["facts"]["timezone"]["value"] == {"zone": "CET", "offset": 60}
             assert described["facts"]["timezone"]["age_s"] >= 0
+            assert described["facts"]["capabilities"]["value"]["commands"]["load"] is True
+            assert described["capabilities"] is None
             assert described["heard_s"] >= 0
             (change,) = described["history"]
-            assert (change["old"], change["new"]) == (0, 3)
+            assert (change["old"], change["new"]) == (0, NEWEST)
             assert change["reason"].startswith("first agreement of this connection: ")
             assert described["api"]["agreed"] is None
             assert described["api"]["changes"] == 0
@@ -352,7 +361,7 @@ def test_a_guest_absent_for_long_is_forgotten_and_deleted(place: Path, caplog: p
     async def scenario() -> None:
         async with running(configuration) as daemon:
             async with SimulatedVm(place / "ports/web"):
-                await daemon.until_guest("web", agreed_on(3))
+                await daemon.until_guest("web", agreed_on(NEWEST))
             await until_true(lambda: nobody(daemon))
         async with running(make_configuration(place, state=str(place / "state.sqlite"))) as daemon:
             assert await daemon.guests() == []
@@ -456,14 +465,14 @@ def test_a_guest_answers_a_command(place: Path) -> None:
     async def scenario() -> None:
         vm = SimulatedVm(place / "ports/web", speaking(answers=answers))
         async with vm, running(make_configuration(place)) as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             answer = await daemon.send("web", "lifecycle-event", EVENT)
-            assert (answer.guest, answer.name, answer.agreed) == ("web", "lifecycle-event", 3)
+            assert (answer.guest, answer.name, answer.agreed) == ("web", "lifecycle-event", NEWEST)
             assert answer.completion == {"done": True, "output": "all hooks ran"}
             assert answer.round_trip_s is not None
             assert answer.round_trip_s >= 0
             (asked,) = answers.asked
-            assert (asked.type, asked.reply_id) == ("before_migration", answer.reply_id)
+            assert (asked.message, asked.reply_id) == (LifecycleEvent("before_migration"), answer.reply_id)
             assert answer.reply_id == (await daemon.host())["host_id"][:16] + "-1"
             assert (await daemon.guest("web"))["commands"] == []
 
@@ -476,7 +485,7 @@ def test_a_command_in_flight_is_described(place: Path) -> None:
     async def scenario() -> None:
         vm = SimulatedVm(place / "ports/web", speaking(answers=answers))
         async with vm, running(make_configuration(place)) as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             client = await waiting_for(daemon, "web", answers, timeout=60.0)
             (described,) = (await daemon.guest("web"))["commands"]
             assert described == {
@@ -504,9 +513,53 @@ def test_a_refused_command_says_what_to_do(place: Path) -> None:
                 "web-1 agreed on API 1; lifecycle-event needs 3; its agent supports 1: upgrade vmaccord-guest-agent in web-1"
             )
             error = refusal.value
-            assert (error.needed, error.agreed, error.guest_supports, error.host_supports) == (3, 1, 1, 3)
+            assert (error.needed, error.agreed, error.guest_supports, error.host_supports) == (3, 1, 1, NEWEST)
             assert error.upgrade == "guest"
             assert told(daemon, "command") == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_command_that_a_channel_took_along_is_sent_again_and_answered_once(place: Path, heard: bool) -> None:
+    """Either the guest never got it, or it could not say its answer any more."""
+    first = Answers(held=True, result={"load": [0.5, 0.5, 0.5]})
+    second = first if heard else Answers(result={"load": [0.5, 0.5, 0.5]})
+
+    async def scenario() -> None:
+        async with running(make_configuration(place)) as daemon:
+            async with SimulatedVm(place / "ports/domain-1-web", speaking(answers=first)) as vm:
+                await daemon.until_guest("web", offers("load"))
+                client = asyncio.ensure_future(daemon.send("web", "load", {}))
+                await until(lambda: first.asked)
+                await vm.stop()
+            first.release()
+            async with SimulatedVm(place / "ports/domain-2-web", speaking(answers=second)):
+                assert (await client).completion == {"done": True, "result": {"load": [0.5, 0.5, 0.5]}}
+            ((_, guest, details),) = told(daemon, "completion")
+            assert (guest, details["name"], details["late"]) == ("web", "load", False)
+            reply_id = details["reply_id"]
+            assert {each["reply_id"] for _, _, each in told(daemon, "command", "resent")} == {reply_id}
+            assert {each.reply_id for each in (*first.asked, *second.asked)} == {reply_id}
+            assert len(second.asked) == 1
+
+    run(scenario())
+
+
+def test_a_guest_that_a_dangerous_command_is_turned_off_in_is_not_sent_it(place: Path) -> None:
+    answers = Answers()
+
+    async def scenario() -> None:
+        vm = SimulatedVm(place / "ports/web-1", speaking(answers=answers))
+        async with vm, running(make_configuration(place)) as daemon:
+            described = await daemon.until_guest("web-1", offers("load"))
+            assert described["capabilities"]["commands"]["exec"] is False
+            with pytest.raises(Disabled) as refusal:
+                await daemon.send("web-1", "exec", {"argv": ["true"], "timeout": 1})
+            assert refusal.value.want == "off"
+            obstacle = (await daemon.guest("web-1"))["obstacles"]["exec"]
+            assert (obstacle["kind"], obstacle["detail"]) == ("disabled", str(refusal.value))
+            assert answers.asked == []
 
     run(scenario())
 
@@ -525,7 +578,7 @@ def test_a_completion_counts_only_from_the_guest_that_was_asked(place: Path) -> 
 
         web, evil = SimulatedVm(place / "ports/web", speaking(answers=answers)), SimulatedVm(place / "ports/evil", forge)
         async with web, evil, running(make_configuration(place)) as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             await daemon.until_guest("evil", in_state("responsive"))
             client = await waiting_for(daemon, "web", answers)
             reply_id = str(answers.asked[0].reply_id)
@@ -550,7 +603,7 @@ def test_a_completion_that_comes_late_is_told_to_those_who_follow(place: Path) -
     async def scenario() -> None:
         vm = SimulatedVm(place / "ports/web", speaking(answers=answers))
         async with vm, running(make_configuration(place)) as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             with pytest.raises(TimedOut) as missed:
                 await daemon.send("web", "lifecycle-event", EVENT, timeout=0.1)
             assert str(missed.value) == (
@@ -581,7 +634,7 @@ def send_blocking(place: Path, name: str) -> Any:
 
 async def commanded(place: Path, process: DaemonProcess, answers: Answers) -> asyncio.Future[Any]:
     """A client of *process* that waits for the answer of the guest web, which has been asked."""
-    await until(lambda: "web: agreed 0 → 3: " in process.log)
+    await until(lambda: f"web: agreed 0 → {NEWEST}: " in process.log)
     client = asyncio.get_running_loop().run_in_executor(None, send_blocking, place, "web")
     await until(lambda: answers.asked or client.done())
     return client
@@ -722,11 +775,11 @@ async def reload(daemon: RunningDaemon) -> str:
 def test_another_highest_version_is_agreed_on_without_connecting_anew(files: Files, place: Path) -> None:
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/web-1") as vm, files.running() as daemon:
-            await daemon.until_guest("web-1", agreed_on(3))
+            await daemon.until_guest("web-1", agreed_on(NEWEST))
             files.write("max-api-version = 1")
             assert await reload(daemon) == "changed: max-api-version"
             described = await daemon.until_guest("web-1", agreed_on(1))
-            assert (described["api"]["supported"], described["api"]["advertised"]) == (1, 3)
+            assert (described["api"]["supported"], described["api"]["advertised"]) == (1, NEWEST)
             assert (await daemon.host())["api"] == {"supported": 1, "versions": [0, 1]}
             with pytest.raises(VersionTooLow) as refusal:
                 await daemon.send("web-1", "lifecycle-event", EVENT)
@@ -736,11 +789,11 @@ def test_another_highest_version_is_agreed_on_without_connecting_anew(files: Fil
             )
             files.write()
             assert await reload(daemon) == "changed: max-api-version"
-            await daemon.until_guest("web-1", agreed_on(3))
+            await daemon.until_guest("web-1", agreed_on(NEWEST))
             assert (await daemon.send("web-1", "lifecycle-event", EVENT)).completion == {"done": True}
             assert vm.connections == 1
             async with SimulatedVm(place / "ports/web-2"):
-                await daemon.until_guest("web-2", agreed_on(3))
+                await daemon.until_guest("web-2", agreed_on(NEWEST))
 
     run(scenario())
 
@@ -750,12 +803,12 @@ def test_a_command_in_flight_survives_another_configuration(files: Files, place:
 
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/web", speaking(answers=answers)) as vm, files.running() as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             client = await waiting_for(daemon, "web", answers)
             for text in ("max-api-version = 0", ""):
                 files.write(text)
                 await reload(daemon)
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             answers.release()
             assert (await client).completion == {"done": True}
             assert vm.connections == 1
@@ -868,24 +921,24 @@ def test_sources_are_exchanged_while_guests_are_connected(files: Files, place: P
     async def scenario() -> None:
         web, db = SimulatedVm(place / "ports/web"), SimulatedVm(place / "more/db")
         async with web, db, files.running() as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             assert await names(daemon) == ["web"]
             files.path.write_text(
                 f"[host]\ncontrol = {place / 'control.sock'}\ndirectory =\n  {place / 'ports'}\n  {place / 'more'}\n"
             )
             assert await reload(daemon) == "changed: directory"
-            await daemon.until_guest("db", agreed_on(3))
+            await daemon.until_guest("db", agreed_on(NEWEST))
             assert (await daemon.host())["directories"] == [str(place / "ports"), str(place / "more")]
             files.write(f"port = web={web.path}", directory="more")
             assert await reload(daemon) == "changed: directory, port"
             await until_true(lambda: has_sources(daemon, [str(place / "more")], {"web": str(web.path)}))
-            await daemon.until_guest("db", agreed_on(3))
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("db", agreed_on(NEWEST))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             assert (web.connections, db.connections) == (1, 1)
             files.write(directory="more")
             assert await reload(daemon) == "changed: port"
             await daemon.until_guest("web", in_state("absent"))
-            await daemon.until_guest("db", agreed_on(3))
+            await daemon.until_guest("db", agreed_on(NEWEST))
             assert (web.connections, db.connections) == (1, 1)
 
     run(scenario())
@@ -903,7 +956,7 @@ async def has_sources(daemon: RunningDaemon, directories: list[str], fixed: dict
 def test_a_broken_file_changes_nothing_and_is_told_of(files: Files, place: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/web") as vm, files.running() as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             files.write("max-api-version = 1\nunresponsive-after = soon")
             said = await reload(daemon)
             assert said == (
@@ -911,7 +964,7 @@ def test_a_broken_file_changes_nothing_and_is_told_of(files: Files, place: Path,
                 f"allowed: {settings.ALLOWED_SECONDS}"
             )
             assert f"the configuration {said}" in caplog.messages
-            assert (await daemon.host())["api"]["supported"] == 3
+            assert (await daemon.host())["api"]["supported"] == NEWEST
             files.path.unlink()
             assert (await reload(daemon)).endswith("; name a readable file with --config")
             files.write("max-api-version = 2")
@@ -930,15 +983,15 @@ def test_a_source_that_can_not_work_here_leaves_everything_as_it_was(
 
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/web") as vm, files.running() as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             monkeypatch.setattr(DirectoryDiscovery, "open", refuse)
             files.write("max-api-version = 1\nlog-level = error\noperator-group = daemon", directory="more")
             assert await reload(daemon) == "stays as it was: no inotify"
             host = await daemon.host()
-            assert (host["directories"], host["api"]["supported"]) == ([str(place / "ports")], 3)
+            assert (host["directories"], host["api"]["supported"]) == ([str(place / "ports")], NEWEST)
             assert logging.getLogger().level == logging.INFO
             assert not daemon.daemon.roles.shared
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             assert vm.connections == 1
 
     run(scenario())
@@ -949,7 +1002,7 @@ def test_a_control_socket_that_is_gone_keeps_nothing_else_from_changing(
 ) -> None:
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/web") as vm, files.running() as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             (place / "control.sock").unlink()
             files.write("max-api-version = 1\noperator-group = daemon")
             assert await reload(daemon) == "changed: operator-group, max-api-version"
@@ -1020,7 +1073,7 @@ def test_a_daemon_that_stops_reads_nothing_any_more(files: Files, place: Path) -
     async def scenario() -> None:
         vm = SimulatedVm(place / "ports/web", speaking(answers=answers))
         async with vm, running(files.read(), read) as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             client = await waiting_for(daemon, "web", answers)
             daemon.daemon.stop()
             daemon.daemon.reload()
@@ -1136,8 +1189,8 @@ def test_too_few_descriptors_are_told_of_once(
     async def scenario() -> None:
         web, db = SimulatedVm(place / "ports/web"), SimulatedVm(place / "ports/db")
         async with web, db, running(make_configuration(place)) as daemon:
-            await daemon.until_guest("web", agreed_on(3))
-            await daemon.until_guest("db", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
+            await daemon.until_guest("db", agreed_on(NEWEST))
 
     run(scenario())
     (said,) = [line for line in caplog.messages if "file descriptors" in line]
@@ -1153,7 +1206,7 @@ def test_guests_that_the_configuration_names_are_found_without_a_directory(
         async with SimulatedVm(place / "elsewhere/vm") as vm:
             configuration = make_configuration(place, directory=(), port=(Port("web", str(vm.path)),))
             async with running(configuration) as daemon:
-                await daemon.until_guest("web", agreed_on(3))
+                await daemon.until_guest("web", agreed_on(NEWEST))
                 host = await daemon.host()
                 assert (host["directories"], host["fixed"]) == ([], {"web": str(vm.path)})
 
@@ -1186,10 +1239,10 @@ def test_metrics_tell_of_what_the_daemon_is_made_of(place: Path) -> None:
             assert await counted(daemon, f"vmaccord_queue_events {daemon.daemon.feed.last}.0")
         vm = SimulatedVm(place / "ports/web", speaking(answers=answers))
         async with vm, running(make_configuration(place)) as daemon:
-            await daemon.until_guest("web", agreed_on(3))
+            await daemon.until_guest("web", agreed_on(NEWEST))
             client = await waiting_for(daemon, "web", answers)
             assert await counted(daemon, "vmaccord_queue_commands 1.0")
-            assert await counted(daemon, "vmaccord_supported_api_version 3.0")
+            assert await counted(daemon, f"vmaccord_supported_api_version {NEWEST}.0")
             answers.release()
             await client
             assert await counted(daemon, "vmaccord_queue_commands 0.0")
@@ -1207,7 +1260,7 @@ def test_the_process_serves_a_guest_and_stops_clean(place: Path, start_daemon: A
 
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/domain-1-web"):
-            await until(lambda: "web: agreed 0 → 3: " in process.log)
+            await until(lambda: f"web: agreed 0 → {NEWEST}: " in process.log)
 
     run(scenario())
     assert process.stop() == 0

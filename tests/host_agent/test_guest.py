@@ -16,7 +16,8 @@ from host_agent.guest import HISTORY, TELLING_RATE, Guest, Shared, State
 from host_agent.known import Fact, InFlight, VersionChange
 from host_agent.meter import Standing
 
-from .parts import make_guest, make_shared
+from .guests import CAPABILITIES
+from .parts import NEWEST, make_guest, make_shared
 
 
 def hear(guest: Guest, now: float, *lines: tuple[str, dict[str, Any]]) -> None:
@@ -58,7 +59,7 @@ def test_a_new_guest_is_absent_and_nothing_is_known_of_it() -> None:
         "channel": {"path": None, "state": "absent", "since_s": 2.5, "throttled": False},
         "api": {
             "agreed": None,
-            "supported": 3,
+            "supported": NEWEST,
             "advertised": None,
             "in_use": None,
             "changes": 0,
@@ -69,6 +70,7 @@ def test_a_new_guest_is_absent_and_nothing_is_known_of_it() -> None:
         "commands": [],
         "history": [],
         "facts": {},
+        "capabilities": None,
     }
     assert counters["lines"] == 0
 
@@ -467,9 +469,69 @@ def test_a_completion_goes_to_whom_it_concerns() -> None:
     guest = open_guest(shared=shared)
     answer = ("completion", {"reply_id": "r", "done": True, "output": "0"})
     hear(guest, 1, heartbeat(), answer)
-    assert completed == [(guest, messages.Completion("r", True, {"output": "0"}), 1)]
+    assert completed == [(guest, messages.Completion("r", True, more={"output": "0"}), 1)]
     assert told(shared, "notice") == []
     hear(open_guest(), 1, heartbeat(), answer)
+
+
+# ---- What it can do ----
+
+OFFER = ("capabilities", CAPABILITIES.to_arguments())
+
+
+def test_what_a_guest_lets_the_host_do_is_described_while_its_channel_is_open() -> None:
+    guest = open_guest(supported=NEWEST)
+    hear(guest, 1, heartbeat(NEWEST))
+    assert guest.describe(1)["capabilities"] is None
+    hear(guest, 2, OFFER)
+    described = json.loads(json.dumps(guest.describe(2)))
+    capabilities = {"commands": dict(CAPABILITIES.commands), "features": list(CAPABILITIES.features)}
+    assert described["capabilities"] == described["facts"]["capabilities"]["value"] == capabilities
+    guest.disconnected("gone", 3)
+    assert guest.describe(3)["capabilities"] is None
+    assert "capabilities" in guest.describe(3)["facts"]
+    guest.connected(4)
+    hear(guest, 4, heartbeat(NEWEST))
+    assert guest.describe(4)["capabilities"] is None
+
+
+def test_guests_that_let_the_host_do_the_same_share_one_object() -> None:
+    guests = [open_guest(supported=NEWEST) for _ in range(2)]
+    for guest in guests:
+        hear(guest, 1, heartbeat(NEWEST), OFFER)
+    first, second = (guest.session.capabilities for guest in guests)
+    assert first == CAPABILITIES
+    assert first is second
+
+
+def test_whoever_wants_to_know_is_told_what_a_guest_lets_the_host_do_on_each_channel() -> None:
+    offered: list[tuple[Guest, int]] = []
+    guest = open_guest(supported=NEWEST, shared=make_shared(offered=lambda who: offered.append((who, who.channel))))
+    hear(guest, 1, heartbeat(NEWEST), OFFER, OFFER)
+    guest.disconnected("gone", 2)
+    guest.connected(3)
+    hear(guest, 3, OFFER)  # a tail of what was agreed on the channel before
+    hear(guest, 4, heartbeat(NEWEST), OFFER)
+    assert offered == [(guest, 1), (guest, 1), (guest, 2)]
+
+
+def test_a_command_that_a_guest_does_not_carry_out_is_told_and_what_it_says_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    shared = make_shared()
+    guest = open_guest(supported=NEWEST, shared=shared)
+    said = {"name": "x" * 10_000, "apiVersion": 4, "reason": "\u202e" + "y" * 10_000}
+    hear(guest, 1, heartbeat(NEWEST), ("unsupported", {"name": "exec", "apiVersion": 4, "reason": "it is blocked"}))
+    hear(guest, 2, ("unsupported", said))
+    assert told(shared, "unsupported") == [
+        ("unsupported", "exec", "it is blocked"),
+        ("unsupported", "(unknown)", "\u202e" + "y" * 199),
+    ]
+    assert "web-1: does not carry out exec: it is blocked" in caplog.text
+    assert "\u202e" not in caplog.text
+    assert told(shared, "notice") == []
+    for _ in range(1000):
+        hear(guest, 3, ("unsupported", said))
+    assert len(told(shared, "unsupported")) < 50
 
 
 # ---- What is kept ----
@@ -594,7 +656,7 @@ def test_facts_and_counters_can_be_left_out() -> None:
     guest = open_guest()
     hear(guest, 1, heartbeat())
     whole, part = guest.describe(2), guest.describe(2, with_facts=False)
-    assert whole.keys() - part.keys() == {"facts", "counters"}
+    assert whole.keys() - part.keys() == {"facts", "capabilities", "counters"}
     assert all(whole[key] == value for key, value in part.items())
 
 

@@ -22,7 +22,7 @@ from host_agent.registry import ABSENT_LIMIT
 from host_agent.store import Keeper, MisplacedStateFile, Store
 
 from .guests import Answers, SimulatedVm, speaking
-from .parts import ManualLoop, make_configuration, run, until
+from .parts import NEWEST, ManualLoop, make_configuration, run, until
 
 RUN = "0123456789abcdef"
 
@@ -40,7 +40,8 @@ class House:
         self.feed = Feed(RUN)
         self.keeper = Keeper(Store(str(place / state)), loop.time) if state is not None else None
         self.commands = Commands(loop, RUN, self.meter, self.feed, self.keeper)
-        shared = Shared(self.meter, self.feed, Limits(), self.keeper, self.commands.completed, loop.call_at)
+        completed, offered = self.commands.completed, self.commands.offered
+        shared = Shared(self.meter, self.feed, Limits(), self.keeper, completed, loop.call_at, offered)
         self.household = Household(loop, self.configuration, RUN, shared, self.commands, self.keeper)
 
     async def __aenter__(self) -> House:
@@ -92,7 +93,7 @@ def test_a_guest_is_connected_where_it_is_found_and_let_go_where_it_is_not_any_m
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/web") as vm, House(place) as house:
             guest = house.add("web", str(vm.path), ONE)
-            await until(lambda: agreed(guest, 3))
+            await until(lambda: agreed(guest, NEWEST))
             assert (guest.path, guest.uuid) == (str(vm.path), ONE)
             house.remove("web", str(vm.path))
             assert guest.state is State.ABSENT
@@ -114,7 +115,7 @@ def test_a_guest_that_comes_back_is_the_same_at_another_place(place: Path) -> No
                 house.remove("web", str(old.path))
             assert house.add("web", str(vm.path)) is guest
             assert "fqdn" in guest.facts
-            await until(lambda: agreed(guest, 3))
+            await until(lambda: agreed(guest, NEWEST))
 
     run(scenario())
 
@@ -124,9 +125,9 @@ def test_a_port_at_another_place_is_connected_to_instead(place: Path) -> None:
         first, second = SimulatedVm(place / "ports/first"), SimulatedVm(place / "ports/second")
         async with first, second, House(place) as house:
             guest = house.add("web", str(first.path))
-            await until(lambda: agreed(guest, 3))
+            await until(lambda: agreed(guest, NEWEST))
             assert house.add("web", str(second.path)) is guest
-            await until(lambda: agreed(guest, 3) and second.connections == 1)
+            await until(lambda: agreed(guest, NEWEST) and second.connections == 1)
             assert first.connections == 1
 
     run(scenario())
@@ -188,7 +189,7 @@ def test_a_renamed_vm_keeps_what_is_known_of_it(place: Path, caplog: pytest.LogC
         async with SimulatedVm(place / "ports/web", speaking(answers=answers)) as vm:
             async with House(place, "state") as house:
                 guest = house.add("web", str(vm.path), ONE)
-                await until(lambda: agreed(guest, 3) and "timezone" in guest.facts)
+                await until(lambda: agreed(guest, NEWEST) and "timezone" in guest.facts)
                 sent = house.commands.send(guest, "lifecycle-event", {"type": "before_migration"}, 60.0)
                 await until(lambda: answers.asked)
                 house.remove("web", str(vm.path))
@@ -197,7 +198,7 @@ def test_a_renamed_vm_keeps_what_is_known_of_it(place: Path, caplog: pytest.LogC
                 assert (guest.name, guest.uuid) == ("shop", ONE)
                 assert guest.facts["timezone"].arguments() == {"zone": "CET", "offset": 60}
                 assert house.told("guest-renamed") == [("guest-renamed", "shop", {"old": "web"})]
-                await until(lambda: vm.connections == 2 and agreed(guest, 3))
+                await until(lambda: vm.connections == 2 and agreed(guest, NEWEST))
                 answers.release()
                 assert sent.answer is not None
                 assert (await sent.answer).done
@@ -208,7 +209,7 @@ def test_a_renamed_vm_keeps_what_is_known_of_it(place: Path, caplog: pytest.LogC
 
     run(scenario())
     assert "web: called shop now" in caplog.messages
-    assert [line for line in caplog.messages if line.startswith("shop: agreed 0 → 3")]
+    assert [line for line in caplog.messages if line.startswith(f"shop: agreed 0 → {NEWEST}")]
 
 
 def test_a_renamed_vm_is_the_same_where_nothing_is_kept_over_restarts(place: Path) -> None:
@@ -227,7 +228,7 @@ def test_another_vm_under_the_name_of_an_absent_one_gets_nothing_of_it(place: Pa
         async with House(place, "state") as house:
             async with SimulatedVm(place / "ports/web", speaking(answers=Answers(held=True))) as vm:
                 old = house.add("web", str(vm.path), ONE)
-                await until(lambda: agreed(old, 3) and "timezone" in old.facts)
+                await until(lambda: agreed(old, NEWEST) and "timezone" in old.facts)
                 sent = house.commands.send(old, "lifecycle-event", {"type": "before_migration"}, 60.0)
                 house.remove("web", str(vm.path))
             new = house.add("web", "/nowhere/port", TWO)
@@ -254,11 +255,11 @@ def test_another_vm_that_takes_the_name_of_a_connected_one_is_connected_to_afres
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/web") as vm, House(place) as house:
             old = house.add("web", str(vm.path), ONE)
-            await until(lambda: agreed(old, 3))
+            await until(lambda: agreed(old, NEWEST))
             new = house.add("web", str(vm.path), TWO)
             assert new is not old
             assert old.state is not State.RESPONSIVE
-            await until(lambda: agreed(new, 3))
+            await until(lambda: agreed(new, NEWEST))
             assert vm.connections == 2
             house.remove("web", str(vm.path))
             assert new.state is State.ABSENT
@@ -301,7 +302,7 @@ def test_what_is_known_survives_a_restart_and_what_was_agreed_does_not(place: Pa
         vm = SimulatedVm(place / "ports/web", speaking(answers=Answers(held=True)))
         async with vm, House(place, "state") as house:
             old = house.add("web", str(vm.path), ONE)
-            await until(lambda: agreed(old, 3) and "timezone" in old.facts)
+            await until(lambda: agreed(old, NEWEST) and "timezone" in old.facts)
             sent = house.commands.send(old, "lifecycle-event", {"type": "before_migration"}, 60.0)
         async with House(place, "state") as house:
             guest = house.find("web")
@@ -309,7 +310,7 @@ def test_what_is_known_survives_a_restart_and_what_was_agreed_does_not(place: Pa
             assert (guest.state, guest.uuid) == (State.ABSENT, ONE)
             assert guest.facts["timezone"].arguments() == {"zone": "CET", "offset": 60}
             assert guest.facts["timezone"].heard_at == pytest.approx(old.facts["timezone"].heard_at, abs=0.1)
-            assert [(each.old, each.new) for each in guest.history] == [(0, 3)]
+            assert [(each.old, each.new) for each in guest.history] == [(0, NEWEST)]
             assert list(guest.in_flight) == [sent.reply_id]
             assert len(house.commands) == 1
             described = guest.describe(asyncio.get_running_loop().time())
@@ -425,10 +426,10 @@ def test_the_same_highest_version_is_not_agreed_on_anew(place: Path) -> None:
     async def scenario() -> None:
         async with SimulatedVm(place / "ports/web") as vm, House(place) as house:
             guest = house.add("web", str(vm.path))
-            await until(lambda: agreed(guest, 3))
+            await until(lambda: agreed(guest, NEWEST))
             refreshed, changes = house.meter.sent["refresh"], len(guest.history)
             house.household.reconfigure(make_configuration(place, unresponsive_after=30.0))
-            assert agreed(guest, 3)
+            assert agreed(guest, NEWEST)
             assert (house.meter.sent["refresh"], len(guest.history)) == (refreshed, changes)
 
     run(scenario())
@@ -462,7 +463,7 @@ def test_a_connected_guest_is_let_go_of_at_the_end(place: Path, caplog: pytest.L
         async with SimulatedVm(place / "ports/web") as vm:
             async with House(place) as house:
                 guest = house.add("web", str(vm.path))
-                await until(lambda: agreed(guest, 3))
+                await until(lambda: agreed(guest, NEWEST))
             assert guest.state is State.CONNECTING
 
     run(scenario())

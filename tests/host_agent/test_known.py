@@ -7,7 +7,8 @@ import pytest
 
 from common import codec, errors
 from common.catalogue import CATALOGUE, Direction, Row
-from host_agent.known import Fact, InFlight, VersionChange
+from common.messages import Capabilities
+from host_agent.known import Fact, InFlight, VersionChange, share
 from tests.common.samples import arguments_for
 
 FACTS = [row for row in CATALOGUE.rows if row.direction is Direction.TO_HOST and row.is_fact]
@@ -52,3 +53,11 @@ def test_known_things_are_plain_values() -> None:
         "sent_at": 1.0,
         "deadline": 2.0,
     }
+
+
+def test_capabilities_that_say_the_same_are_one_object() -> None:
+    first, second = (share(Capabilities({"exec": False, "load": True}, ("f",))) for _ in range(2))
+    assert first is second
+    assert first == Capabilities({"exec": False, "load": True}, ("f",))
+    others = [share(Capabilities({"exec": True, "load": True}, ("f",))), share(Capabilities({"exec": False}, ()))]
+    assert len({id(each) for each in (first, *others)}) == 3

@@ -17,7 +17,7 @@ import pytest
 
 import host_agent
 from common.settings import SettingsError
-from common.versions import Version
+from common.versions import Version, newest
 from host_agent import config, daemon, main
 from host_agent.config import Configuration
 from host_agent.exits import Exit
@@ -65,7 +65,7 @@ def test_the_module_runs_as_a_program() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "host_agent.main", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "guest API versions: 0-3\n" in ran.stdout
+    assert f"guest API versions: 0-{newest()}\n" in ran.stdout
 
 
 def test_help_lists_options_and_statuses(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +98,8 @@ def test_a_wrong_configuration_is_one_sentence(tmp_path: Path, capsys: pytest.Ca
     file.write_text("[host]\nmax-api-version = 99\n")
     err = exits_with(Exit.BAD_CONFIGURATION, ["--config", str(file)], capsys)
     assert err == (
-        f"vmaccord-host: {file}: [host] max-api-version: '99' is not allowed; allowed: a number from 0 to 3, or none\n"
+        f"vmaccord-host: {file}: [host] max-api-version: '99' is not allowed; "
+        f"allowed: a number from 0 to {newest()}, or none\n"
     )
     assert "--forget-after" in exits_with(Exit.BAD_CONFIGURATION, ["--forget-after", "x"], capsys)
     assert "none.conf" in exits_with(Exit.BAD_CONFIGURATION, ["--config", str(tmp_path / "none.conf")], capsys)

@@ -23,7 +23,7 @@ from common.catalogue import CATALOGUE, Direction
 from common.events import Reason, VersionChanged
 from common.session import HostSession
 from common.versions import Version
-from host_agent import commands, release
+from host_agent import commands, refusals, release
 from host_agent.budget import Limits
 from host_agent.feed import Feed
 from host_agent.guest import Guest, Shared, State
@@ -301,7 +301,8 @@ def test_what_becomes_of_commands_is_counted() -> None:
 
 
 def test_the_kinds_of_refusals_are_those_that_the_code_has() -> None:
-    calls = [node for node in ast.walk(ast.parse(inspect.getsource(commands))) if isinstance(node, ast.Call)]
+    sources = map(inspect.getsource, (commands, refusals))
+    calls = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     made = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Refused"]
     kinds = {kind.value for kind in made if isinstance(kind, ast.Constant)}
     assert len(kinds) >= 7

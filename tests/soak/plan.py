@@ -18,10 +18,10 @@ from tests.bench.speech import FLOODS
 from .guests import SAYINGS
 
 #: What a guest may announce; None: it knows no versions. Some are higher than any that there is.
-VERSIONS = (None, 0, 1, 2, 3, 3, 3, 3, 4, 99)
+VERSIONS = (None, 0, 1, 2, 3, 3, 4, 5, 5, 99)
 
 #: What the daemon may be told to support at most; None: it knows no versions.
-MAXIMA = (3, 3, 3, 3, 3, 2, 1, 0, None)
+MAXIMA = (5, 5, 5, 5, 4, 3, 2, 1, 0, None)
 
 #: What ends a daemon's life, …
 ENDINGS = ("restart", "kill")

@@ -24,7 +24,8 @@ from host_agent.feed import Feed
 from host_agent.guest import Guest, Shared
 from host_agent.meter import Meter
 from host_agent.registry import Registry
-from tests.host_agent.parts import PATIENCE
+from tests.host_agent.guests import CAPABILITIES
+from tests.host_agent.parts import NEWEST, PATIENCE
 
 RUN = "0123456789abcdef"
 
@@ -41,18 +42,19 @@ class Daemon:
         self.feed = Feed(RUN, limit=kept)
         meter = Meter()
         self.commands = Commands(loop, RUN, meter, self.feed)
-        self._shared = Shared(meter, self.feed, Limits(), completed=self.commands.completed)
+        completed, offered = self.commands.completed, self.commands.offered
+        self._shared = Shared(meter, self.feed, Limits(), completed=completed, offered=offered)
         self.registry = Registry(self._make_guest, 3600.0)
 
     def _make_guest(self, name: str) -> Guest:
-        return Guest(name, HostSession(Version.V3, RUN), self.clock(), self._shared)
+        return Guest(name, HostSession(NEWEST, RUN), self.clock(), self._shared)
 
     def describe_host(self) -> dict[str, Any]:
         return {
             "version": "1",
             "host_id": RUN,
             "started_s": 1.5,
-            "api": {"supported": 3, "versions": [0, 1, 2, 3]},
+            "api": {"supported": int(NEWEST), "versions": list(map(int, Version))},
             "directories": ["/nowhere"],
             "libvirt": [{"uri": "qemu:///system", "connected": False, "error": "nobody answers"}],
             "fixed": {},
@@ -68,13 +70,22 @@ class Daemon:
 class Port:
     """The guest called *name*, and an agent of *version* that talks to it over a channel of no bytes lost.
 
-    :ivar answers: whether it completes lifecycle events.
+    :param capabilities: what it lets the host do.
+    :ivar answers: whether it completes commands at once.
+    :ivar asked: the commands that came.
     """
 
-    def __init__(self, daemon: Daemon, name: str, version: Version = Version.V3) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        name: str,
+        version: Version = NEWEST,
+        capabilities: messages.Capabilities = CAPABILITIES,
+    ) -> None:
         self.guest = daemon.registry.arrived(name)
         self.answers = True
-        self.asked: list[messages.Message] = []
+        self.asked: list[events.MessageReceived] = []
+        self._capabilities = capabilities
         self._clock = daemon.clock
         self._loop = asyncio.get_running_loop()
         self._agent = GuestSession(version, "agent-1")
@@ -83,11 +94,10 @@ class Port:
         self.guest.connected(self._clock(), self._flush)
         self._flush()
 
-    def complete(self, command: messages.Message) -> None:
+    def complete(self, command: events.MessageReceived) -> None:
         """Answer *command*."""
-        assert isinstance(command, messages.LifecycleEvent)
         assert command.reply_id is not None
-        self._agent.send(messages.Completion(command.reply_id, True, {"output": "\x1b[31m<b>ü"}))
+        self._agent.send(messages.Completion(command.reply_id, True, more={"output": "\x1b[31m<b>ü"}))
         self._flush()
 
     def vanish(self) -> None:
@@ -116,10 +126,12 @@ class Port:
             self._agent.send_heartbeat(None, None)
         elif isinstance(event, events.FactsWanted):
             self._agent.send(messages.HostName("web.example.org"))
+            if "capabilities" in event.names:
+                self._agent.send(self._capabilities)
         elif isinstance(event, events.MessageReceived):
-            self.asked.append(event.message)
-            if self.answers and isinstance(event.message, messages.LifecycleEvent):
-                self.complete(event.message)
+            self.asked.append(event)
+            if self.answers and event.reply_id is not None:
+                self.complete(event)
 
 
 class Answer(NamedTuple):

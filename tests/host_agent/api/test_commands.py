@@ -2,18 +2,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from common import messages
 from common.versions import Version
-from host_agent import commands as host_commands
+from host_agent import refusals
 from host_agent.api import commands as api_commands
+from host_agent.api.access import Peer, Role, Roles
 from tests.host_agent.api.parts import Answer, Daemon, Port, Served, served
-from tests.host_agent.parts import run, until
+from tests.host_agent.guests import CAPABILITIES
+from tests.host_agent.parts import NEWEST, run, until
 
 EVENT = {"type": "before_migration"}
+
+#: What a guest says that lets the host do everything.
+ALL = messages.Capabilities(dict.fromkeys(CAPABILITIES.commands, True), ())
 
 
 def test_a_command_is_answered_when_its_completion_comes(place: Path) -> None:
@@ -24,11 +32,10 @@ def test_a_command_is_answered_when_its_completion_comes(place: Path) -> None:
             answer = await api.command(name="lifecycle-event", arguments=EVENT)
             assert answer.status == 200
             (asked,) = port.asked
-            assert isinstance(asked, messages.LifecycleEvent)
             assert answer.json == {
                 "guest": "web",
                 "name": "lifecycle-event",
-                "agreed": 3,
+                "agreed": NEWEST,
                 "reply_id": asked.reply_id,
                 "completion": {"done": True, "output": "\ufffd[31m<b>ü"},
                 "round_trip_s": answer.json["round_trip_s"],
@@ -42,13 +49,86 @@ def test_a_command_is_answered_when_its_completion_comes(place: Path) -> None:
 def test_a_command_without_a_completion_is_answered_at_once(place: Path) -> None:
     async def scenario() -> None:
         daemon = Daemon()
-        port = Port(daemon, "web")
+        port = Port(daemon, "web", Version.V3)
         async with served(place, daemon) as api:
             answer = (await api.command(name="login", arguments={"username": "u", "password": "p"})).json
-            assert port.asked == [messages.Login("u", "p")]
+            assert [each.message for each in port.asked] == [messages.Login("u", "p")]
             assert (answer["reply_id"], answer["completion"], answer["round_trip_s"]) == (None, None, None)
 
     run(scenario())
+
+
+def test_a_command_that_a_guest_of_a_later_version_carries_out_is_answered(place: Path) -> None:
+    async def scenario() -> None:
+        daemon = Daemon()
+        Port(daemon, "web")
+        async with served(place, daemon) as api:
+            for name, arguments in (("lock-screen", {}), ("load", {}), ("filesystem-freeze", {"thaw_after": 30})):
+                answer = (await api.command(name=name, arguments=arguments)).json
+                assert answer["completion"]["done"] is True
+                assert answer["reply_id"]
+
+    run(scenario())
+
+
+def test_a_command_that_may_take_long_is_waited_for_longer(place: Path) -> None:
+    async def scenario() -> None:
+        daemon = Daemon()
+        port = Port(daemon, "web", capabilities=ALL)
+        port.answers = False
+        async with served(place, daemon) as api:
+            long = {"name": "exec", "arguments": {"argv": ["true"], "timeout": 600}, "wait": False}
+            for wanted in (long, {**long, "timeout": 20}):
+                assert (await api.ask("/v1/guests/web/commands", "POST", wanted)).status == 200
+            await api.command(name="load", wait=False)
+            patience = [each.deadline - each.sent_at for each in port.guest.in_flight.values()]
+            assert patience == pytest.approx([610.0, 20.0, 30.0])
+
+    run(scenario())
+
+
+def test_the_log_says_who_gave_a_dangerous_command_and_not_what_it_says(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def said() -> list[str]:
+        return [each.getMessage() for each in caplog.records if each.name == api_commands.__name__]
+
+    async def scenario() -> None:
+        daemon = Daemon()
+        port = Port(daemon, "web", capabilities=ALL)
+        async with served(place, daemon) as api:
+            await api.command(name="load")
+            await api.command(name="set-password", arguments={"user": "me"})
+            assert said() == []
+            answer = await api.command(name="set-password", arguments={"user": "me", "password": "hunter2"})
+            who = f"user {os.geteuid()} ({pwd.getpwuid(os.geteuid()).pw_name})"
+            assert said() == [f"web: set-password sent by {who}, reply id {answer.json['reply_id']}"]
+            assert len(port.asked) == 2
+
+    run(scenario())
+    assert "hunter2" not in caplog.text
+
+
+def test_a_user_without_a_name_is_logged_by_number(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def nobody_known(_request: object) -> Peer:
+        return Peer(2**31 - 7, frozenset())
+
+    class Everybody(Roles):
+        def role_of(self, peer: Peer) -> Role:
+            return Role.OPERATOR
+
+    async def scenario() -> None:
+        daemon = Daemon(Everybody())
+        Port(daemon, "web", capabilities=ALL)
+        async with served(place, daemon, identify=nobody_known) as api:
+            await api.command(name="file-read", arguments={"path": "/x"})
+
+    run(scenario())
+    assert "web: file-read sent by user 2147483641, reply id " in caplog.text
 
 
 def test_a_completion_that_nobody_wants_to_wait_for_is_not_waited_for(place: Path) -> None:
@@ -75,7 +155,7 @@ def test_a_completion_that_does_not_come_is_a_problem(place: Path) -> None:
         async with served(place, daemon) as api:
             answer = await api.command(name="lifecycle-event", arguments=EVENT, timeout=0.1)
             assert (answer.status, answer.problem) == (504, "timed-out")
-            assert answer.json["reply_id"] == getattr(port.asked[0], "reply_id", None)
+            assert answer.json["reply_id"] == port.asked[0].reply_id
             assert "no answer to lifecycle-event within 0.1 s" in answer.json["detail"]
 
     run(scenario())
@@ -190,7 +270,7 @@ def test_the_deepest_arguments_that_a_line_may_hold_are_sent(place: Path) -> Non
         async with served(place, daemon) as api:
             body = b'{"name": "echo", "arguments": ' + b'{"a":' * 32 + b"1" + b"}" * 33
             assert (await post(api, body, "application/json; charset=utf-8")).status == 200
-            assert isinstance(port.asked[0], messages.Echo)
+            assert isinstance(port.asked[0].message, messages.Echo)
 
     run(scenario())
 
@@ -242,7 +322,11 @@ def test_what_must_not_be_sent_is_a_problem_that_says_why(place: Path) -> None:
             members = {
                 name: answer.json[name] for name in ("needed", "agreed", "guest_supports", "host_supports", "upgrade")
             }
-            assert members == {"needed": 3, "agreed": 1, "guest_supports": 1, "host_supports": 3, "upgrade": "guest"}
+            assert members == {"needed": 3, "agreed": 1, "guest_supports": 1, "host_supports": NEWEST, "upgrade": "guest"}
+
+            answer = await api.command("new", name="exec", arguments={"argv": ["true"], "timeout": 1})
+            assert (answer.status, answer.problem, answer.json["want"]) == (409, "disabled", "off")
+            assert "name it in enable, and not in block, in [commands]" in answer.json["detail"]
 
             answer = await api.command("new", name="set-number-of-cpus", arguments={"count": 0})
             assert (answer.status, answer.problem, answer.json["argument"]) == (422, "invalid-arguments", "count")
@@ -269,7 +353,7 @@ def test_every_reason_to_refuse_has_a_type_of_problem(place: Path, monkeypatch: 
             for reason in reasons:
 
                 def refuse(*_: object, reason: str = reason) -> None:
-                    raise host_commands.Refused(reason, f"because of {reason}", more=1)
+                    raise refusals.Refused(reason, f"because of {reason}", more=1)
 
                 monkeypatch.setattr(daemon.commands, "send", refuse)
                 answer = await api.command(name="echo")
@@ -287,7 +371,7 @@ def test_a_guest_is_asked_for_everything(place: Path) -> None:
             await until(lambda: port.guest.facts)
             port.guest.facts.clear()
             answer = await api.ask("/v1/guests/web/refresh", "POST")
-            assert (answer.status, answer.json) == (200, {"guest": "web", "agreed": 3})
+            assert (answer.status, answer.json) == (200, {"guest": "web", "agreed": NEWEST})
             await until(lambda: "host-name" in port.guest.facts)
             assert (await api.ask("/v1/guests/web/refresh?now=yes", "POST")).problem == "bad-request"
 

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from common.messages import Capabilities
+from common.versions import Version
+from host_agent.api import guests as api_guests
+from host_agent.commands import commands
 from host_agent.guest import Guest
 from tests.host_agent.api.parts import Daemon, Port, served
-from tests.host_agent.parts import run, until
+from tests.host_agent.guests import CAPABILITIES
+from tests.host_agent.parts import NEWEST, run, until
 
 
 def test_guests_are_told_by_name(place: Path) -> None:
@@ -22,8 +27,8 @@ def test_guests_are_told_by_name(place: Path) -> None:
             assert [guest["name"] for guest in answer.json] == ["db", "web"]
             assert answer.json[1]["facts"]["host-name"]["value"] == {"name": "web.example.org"}
             one = (await api.ask("/v1/guests/web")).json
-            assert one.keys() == answer.json[1].keys()
-            assert one["api"]["agreed"] == 3
+            assert one.keys() - {"obstacles"} == answer.json[1].keys()
+            assert one["api"]["agreed"] == NEWEST
 
     run(scenario())
 
@@ -43,9 +48,53 @@ def test_the_list_can_do_without_facts_and_counters(place: Path) -> None:
         async with served(place, daemon) as api:
             whole = (await api.ask("/v1/guests?facts=yes")).json[0]
             brief = (await api.ask("/v1/guests?facts=no")).json[0]
-            assert whole.keys() - brief.keys() == {"facts", "counters"}
+            assert whole.keys() - brief.keys() == {"facts", "capabilities", "counters"}
             for query in ("facts=maybe", "facts=no&facts=no", "facts", "fact=no"):
                 assert (await api.ask(f"/v1/guests?{query}")).problem == "bad-request"
+
+    run(scenario())
+
+
+def test_the_list_can_be_of_those_that_can_be_sent_a_command(place: Path) -> None:
+    async def scenario() -> None:
+        daemon = Daemon()
+        everything = Capabilities(dict.fromkeys(CAPABILITIES.commands, True), ())
+        ports = [Port(daemon, "old", Version.V3), Port(daemon, "new"), Port(daemon, "able", capabilities=everything)]
+        daemon.registry.arrived("absent")
+
+        async def able(query: str) -> list[str]:
+            return [each["name"] for each in (await api.ask(f"/v1/guests?{query}")).json]
+
+        async with served(place, daemon) as api:
+            await until(lambda: all(port.guest.session.capabilities for port in ports[1:]) and ports[0].guest.facts)
+            assert await able("can=lock-screen") == ["able", "new", "old"]
+            assert await able("can=load&facts=no") == ["able", "new"]
+            assert await able("can=exec") == ["able"]
+            assert await able("facts=no") == ["able", "absent", "new", "old"]
+            for query in ("can=refresh", "can=heartbeat", "can=reboot", "can=", "can=exec&can=exec"):
+                assert (await api.ask(f"/v1/guests?{query}")).problem == "bad-request"
+
+    run(scenario())
+
+
+def test_a_guest_is_told_with_what_keeps_each_command_from_it(place: Path) -> None:
+    async def scenario() -> None:
+        daemon = Daemon()
+        port = Port(daemon, "web")
+        daemon.registry.arrived("absent")
+        async with served(place, daemon) as api:
+            await until(lambda: port.guest.session.capabilities)
+            obstacles = (await api.ask("/v1/guests/web")).json["obstacles"]
+            assert obstacles.keys() == {row.name for row in commands()}
+            assert {name for name, why in obstacles.items() if why is not None} == {
+                row.name for row in commands() if row.dangerous
+            }
+            assert obstacles["exec"] == {
+                "kind": "disabled",
+                "detail": (await api.command(name="exec", arguments={"argv": ["x"], "timeout": 1})).json["detail"],
+            }
+            absent = (await api.ask("/v1/guests/absent")).json["obstacles"]
+            assert {why["kind"] for why in absent.values()} == {"not-connected"}
 
     run(scenario())
 
@@ -77,7 +126,9 @@ def test_a_guest_that_is_not_there_is_a_problem(place: Path, name: str) -> None:
     run(scenario())
 
 
-def test_a_list_of_thousands_does_not_hold_up_the_loop(place: Path) -> None:
+def test_a_list_of_thousands_does_not_hold_up_the_loop(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_guests, "_BATCH", 10)
+
     async def scenario() -> None:
         daemon = Daemon()
         for number in range(3000):
@@ -92,14 +143,15 @@ def test_a_list_of_thousands_does_not_hold_up_the_loop(place: Path) -> None:
 
         async with served(place, daemon) as api:
             counting = asyncio.ensure_future(count())
-            connection = await api.connect("/v1/guests?facts=no", "Connection: close\r\n")
-            await connection.until("[")
-            before = turns
-            text = await connection.rest()
+            for query, fewest in (("facts=no", 10), ("facts=no&can=exec", 290)):
+                connection = await api.connect(f"/v1/guests?{query}", "Connection: close\r\n")
+                await connection.until("[")
+                before = turns
+                text = await connection.rest()
+                await connection.close()
+                assert ("guest-2999" in text) is (query == "facts=no")
+                assert turns - before >= fewest
             counting.cancel()
-            await connection.close()
-            assert "guest-2999" in text
-            assert turns - before >= 10
 
     run(scenario())
 

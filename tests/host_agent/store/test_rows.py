@@ -4,6 +4,7 @@ from typing import Any, Callable
 
 import pytest
 
+from host_agent.commands import commands
 from host_agent.known import Fact
 from host_agent.store import rows
 
@@ -21,7 +22,9 @@ def test_what_this_program_writes_passes() -> None:
     assert list(rows.passing(rows.check_guest, [("web", UUID), ("db", None)])) == [("web", UUID), ("db", None)]
     assert list(rows.passing(rows.check_fact, [FACT])) == [FACT]
     assert list(rows.passing(rows.check_change, [CHANGE])) == [CHANGE]
-    assert list(rows.passing(rows.check_command, [COMMAND])) == [COMMAND]
+    for row in commands():
+        command = (*COMMAND[:2], row.name, *COMMAND[3:])
+        assert list(rows.passing(rows.check_command, [command])) == [command]
 
 
 def test_a_bad_row_costs_only_itself() -> None:
@@ -86,6 +89,7 @@ def test_a_version_is_a_small_number(version: Any) -> None:
     [
         (b"7f3a", *COMMAND[1:]),
         ("7f3a", "web", "heartbeat", 1000.0, 1030.0),
+        ("7f3a", "web", "refresh", 1000.0, 1030.0),
         ("7f3a", "web", "lifecycle-event", 1000.0, 1000.0),
         ("7f3a", "web", "lifecycle-event", 1000.0, 1e9),
     ],
@@ -96,7 +100,12 @@ def test_a_command_is_one_that_a_host_could_have_sent(row: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("host-name", {"name": 'w"é\N{BELL}'}), ("heartbeat", {}), ("heartbeat", {"apiVersion": 3, "free-ram": "7"})],
+    [
+        ("host-name", {"name": 'w"é\N{BELL}'}),
+        ("heartbeat", {}),
+        ("heartbeat", {"apiVersion": 3, "free-ram": "7"}),
+        ("capabilities", {"commands": {"exec": False, "load": True}, "features": ("repeated-completions",)}),
+    ],
 )
 def test_a_fact_is_the_same_after_it_was_kept(name: str, arguments: dict[str, Any]) -> None:
     heard = Fact.of(name, arguments, 1000.0)
