@@ -11,7 +11,7 @@ export PATH := $(PATH):$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
 help:
 	@echo "make demo     install into $(VENV) and play the demonstration"
 	@echo "make demo-vm  play it on a real virtual machine, with live migrations"
-	@echo "make test     run the whole test suite, through tox, on the oldest, the newest and Debian's Python"
+	@echo "make test     run the whole test suite, through tox, on the oldest Python and on Debian's"
 	@echo "make lint     check style and types"
 	@echo "make explore  explore the negotiation one step deeper than the test suite does"
 	@echo "make bench    measure what guests cost the host daemon, beside a floor"
