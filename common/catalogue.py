@@ -50,6 +50,10 @@ class Row(NamedTuple):
         """Whether it is for the host's operators to send; not what negotiates, nor what a guest sends back."""
         return self.direction is Direction.TO_GUEST and issubclass(self.message_class, messages.Command)
 
+    def is_answered(self, version: int) -> bool:
+        """Whether it may carry a reply id at *version*, and so has a completion."""
+        return self.answered is not None and self.answered <= version
+
     @property
     def is_fact(self) -> bool:
         """Whether it reports a state of the guest."""
@@ -61,6 +65,8 @@ class Catalogue:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = tuple(rows)
+        #: Those of the commands that operators may send.
+        self.commands = tuple(row for row in self.rows if row.is_command)
         self._to_host = {row.name: row for row in self.rows if row.direction is Direction.TO_HOST}
         self._to_guest = {row.name: row for row in self.rows if row.direction is Direction.TO_GUEST}
         self._by_class = {(row.direction, row.message_class): row for row in self.rows}
@@ -68,6 +74,11 @@ class Catalogue:
     def find(self, direction: Direction, name: str) -> Optional[Row]:
         """The row of *name* in *direction*, or None."""
         return self.names(direction).get(name)
+
+    def command(self, name: str) -> Optional[Row]:
+        """The row of the command *name*, or None."""
+        row = self.find(Direction.TO_GUEST, name)
+        return row if row is not None and row.is_command else None
 
     def names(self, direction: Direction) -> Mapping[str, Row]:
         """The rows of *direction* by name."""

@@ -268,7 +268,7 @@ class Session:
             if since > self._spoken:
                 arguments.pop(wire, None)
         if reply_id is not None:
-            if row.answered is None or row.answered > self._spoken:
+            if not row.is_answered(self._spoken):
                 raise errors.VersionTooLow(
                     f"the completion of {row.name}", needed=row.answered or row.since, spoken=self._spoken
                 )
@@ -503,8 +503,9 @@ class HostSession(Session):
         self._sends_version = "apiVersion" in arguments
         if not self._sends_version:
             self.counters.without_version += 1
+        before = self.negotiation.agreed
         self.negotiation.heartbeat(self._sends_version, heartbeat.api_version, heartbeat.api_version_in_use, now)
-        if self.capabilities is not None and not self._allowed(_CAPABILITIES):
+        if self.negotiation.agreed != before and not self._allowed(_CAPABILITIES):
             self.capabilities = None
 
     def _note_mistyped(self, row: Row, mistyped: list[str], arguments: Mapping[str, Any], now: float) -> None:
@@ -565,7 +566,7 @@ class HostSession(Session):
     def answered(self, name: str) -> bool:
         """Whether the command *name* may carry a reply id now, and so has a completion."""
         row = self._catalogue.find(self._outbound, name)
-        return row is not None and row.answered is not None and row.answered <= self._spoken
+        return row is not None and row.is_answered(self._spoken)
 
     def _allowed(self, name: str) -> bool:
         """Whether the guest may send the message *name* at what is agreed."""
@@ -686,8 +687,7 @@ class GuestSession(Session):
     def answer_allowed(self, command: str) -> bool:
         """Whether a completion of *command*, known or not, may be sent at the version in use."""
         row = self._catalogue.find(self._inbound, command)
-        early = row is not None and row.answered is not None and row.answered <= self._spoken
-        return early or self.allows(_COMPLETION, _ERROR)
+        return (row is not None and row.is_answered(self._spoken)) or self.allows(_COMPLETION, _ERROR)
 
     def identifies(self, command: str) -> bool:
         """Whether a reply id stands for one *command* only, so that one that comes again with it is the same one.
@@ -726,9 +726,7 @@ class GuestSession(Session):
 
     def _reply_id(self, row: Row, arguments: Mapping[str, Any]) -> Optional[str]:
         """By what the host will know the answer to a command; None: it wants none, or none that this side could give."""
-        if row.answered is None or row.answered > (self.supported or Version.V0):
-            return None
-        return _read_reply_id(row, arguments)
+        return _read_reply_id(row, arguments) if row.is_answered(self.supported or Version.V0) else None
 
     def _read_message(self, row: Row, arguments: Mapping[str, Any]) -> tuple[messages.Message, list[str]]:
         read = super()._read_message(row, arguments)
@@ -810,7 +808,7 @@ def _encode_shared(name: str, message: messages.Message) -> bytes:
 
 def _is_answered_early(row: Row) -> bool:
     """Whether the command had reply ids before all commands did: those are taken as they were then."""
-    return row.answered is not None and row.answered < Version.V4
+    return row.is_answered(Version.V3)
 
 
 def _read_reply_id(row: Optional[Row], arguments: Mapping[str, Any]) -> Optional[str]:

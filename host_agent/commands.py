@@ -18,11 +18,11 @@ import asyncio
 import collections
 import itertools
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional, Protocol
 
 from common import errors, messages
-from common.catalogue import CATALOGUE, Catalogue, Direction, Row
+from common.catalogue import CATALOGUE, Catalogue, Row
 from common.fields import Rest
 from common.session import REPLY_ID, HostSession
 
@@ -248,8 +248,8 @@ class Commands:
         return Sent(name, agreed, reply_id, self._wait(guest, command, None if row.momentary else message))
 
     def _row(self, name: str) -> Row:
-        row = self._catalogue.find(Direction.TO_GUEST, name)
-        if row is None or not row.is_command:
+        row = self._catalogue.command(name)
+        if row is None:
             raise Refused("no-such-command", f"no command is called {name!r}: 'vmaccord messages' shows all")
         return row
 
@@ -346,11 +346,6 @@ class Commands:
 
     def _tell(self, guest: Guest, name: Optional[str], completion: messages.Completion, late: bool) -> None:
         self._feed.tell("completion", guest.name, name=name, reply_id=completion.reply_id, done=completion.done, late=late)
-
-
-def commands(catalogue: Catalogue = CATALOGUE) -> Iterator[Row]:
-    """The rows of the table that are commands."""
-    return (row for row in catalogue.rows if row.is_command)
 
 
 def _message(row: Row, arguments: Mapping[str, Any]) -> messages.Message:

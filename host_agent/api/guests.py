@@ -9,8 +9,7 @@ from typing import Any, Optional
 
 from aiohttp import web
 
-from common.catalogue import CATALOGUE, Direction, Row
-from host_agent.commands import commands
+from common.catalogue import CATALOGUE, Row
 from host_agent.guest import Guest
 from host_agent.refusals import refuse
 
@@ -63,7 +62,7 @@ async def tell_all(context: Context, request: web.Request) -> web.StreamResponse
 
 def obstacles(guest: Guest) -> dict[str, Any]:
     """For each command why *guest* can't be sent it now, as a kind of problem and a sentence; None: it can."""
-    refusals = ((row.name, refuse(guest, row)) for row in commands())
+    refusals = ((row.name, refuse(guest, row)) for row in CATALOGUE.commands)
     return {name: refusal and {"kind": refusal.kind, "detail": str(refusal)} for name, refusal in refusals}
 
 
@@ -85,7 +84,7 @@ def _pieces(facade: Facade, with_facts: bool, can: Optional[Row]) -> Iterator[by
 
 
 def _command(name: str, text: str) -> Row:
-    row = CATALOGUE.find(Direction.TO_GUEST, text)
-    if row is None or not row.is_command:
+    row = CATALOGUE.command(text)
+    if row is None:
         raise Problem("bad-request", f"{name} is {quoted(text)}; allowed: a command, as in /openapi.json")
     return row

@@ -13,10 +13,9 @@ from collections.abc import Iterable
 from typing import Any, Callable
 
 from common import fields, messages
-from common.catalogue import Row
+from common.catalogue import CATALOGUE, Row
 from host_agent import deadlines, release
 from host_agent.client.failures import NAMESPACE
-from host_agent.commands import commands
 from host_agent.feed import KINDS, LIMIT
 from host_agent.guest import State
 
@@ -78,7 +77,7 @@ _GUEST_PARAMETER: Json = {
     "description": "the guest's name",
     "schema": {"type": "string", "minLength": 1},
 }
-_COMMAND_NAME: Json = {"enum": [row.name for row in commands()]}
+_COMMAND_NAME: Json = {"enum": [row.name for row in CATALOGUE.commands]}
 _WITHOUT_FACTS = "`no`: without facts, capabilities and counters"
 _ONE_GUEST: Json = {"$ref": "#/components/parameters/guest"}
 
@@ -200,8 +199,8 @@ def _schemas() -> Json:
     return {
         "Host": _HOST,
         "Guest": _GUEST,
-        "Command": {"oneOf": [_ref(_command_name(row)) for row in commands()]},
-        **{_command_name(row): _command(row) for row in commands()},
+        "Command": {"oneOf": [_ref(_command_name(row)) for row in CATALOGUE.commands]},
+        **{_command_name(row): _command(row) for row in CATALOGUE.commands},
         "Outcome": _OUTCOME,
         "Refreshed": _object({"guest": _TEXT, "agreed": _COUNT}),
         **{_problem_name(kind): _problem(kind) for kind in problems.TYPES},

@@ -51,11 +51,6 @@ class _Given(NamedTuple):
     text: str
 
 
-def commands() -> list[catalogue.Row]:
-    """The commands that an operator may send; not what negotiates."""
-    return [row for row in catalogue.CATALOGUE.rows if row.is_command]
-
-
 def declared(row: catalogue.Row) -> tuple[Union[fields.Argument, fields.Rest], ...]:
     """The arguments of *row*."""
     return messages.declared(row.message_class)
@@ -66,12 +61,12 @@ def find_command(name: str) -> catalogue.Row:
 
     :raises BadArgument: there is none.
     """
-    for row in commands():
-        if row.name == name:
-            return row
+    row = catalogue.CATALOGUE.command(name)
+    if row is not None:
+        return row
     from difflib import get_close_matches  # slow to import, and only a typing error needs it
 
-    close = get_close_matches(name, [row.name for row in commands()], n=1)
+    close = get_close_matches(name, [row.name for row in catalogue.CATALOGUE.commands], n=1)
     meant = f"did you mean {close[0]}?" if close else "'vmaccord messages' shows all"
     raise BadArgument(f"no command is called {printable(repr(name))}: {meant}")
 

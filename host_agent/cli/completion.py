@@ -13,6 +13,7 @@ from typing import Optional
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
 
+from common.catalogue import CATALOGUE
 from host_agent.exits import Failure
 
 _KINDS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
@@ -58,7 +59,7 @@ def commands(_context: click.Context, _parameter: click.Parameter, incomplete: s
     """The commands that begin with *incomplete*, with their arguments."""
     from . import arguments
 
-    return _items(((row.name, arguments.signature(row)) for row in arguments.commands()), incomplete)
+    return _items(((row.name, arguments.signature(row)) for row in CATALOGUE.commands), incomplete)
 
 
 def _items(offered: Iterable[tuple[str, Optional[str]]], incomplete: str) -> list[CompletionItem]:

@@ -51,7 +51,7 @@ def events(client: Client, follow: bool, guest: Optional[str], recent: Optional[
 def messages(client: Optional[Client], guest: Optional[str], as_json: bool) -> None:
     """``vmaccord messages``; of *guest* the daemon is asked, else nobody is."""
     described = client.guest(guest) if client is not None and guest is not None else None
-    rows = arguments.commands() if described else catalogue.CATALOGUE.rows
+    rows = catalogue.CATALOGUE.commands if described else catalogue.CATALOGUE.rows
     if as_json:
         print_json(views.message_documents(rows, described))
     elif described:

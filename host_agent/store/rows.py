@@ -118,8 +118,7 @@ def check_command(reply_id: object, guest: object, name: object, sent_at: object
     :raises ValueError: this program has not written it.
     """
     row = CommandRow(_text(reply_id), _text(guest), _text(name), _time(sent_at), _time(deadline_at))
-    command = CATALOGUE.find(Direction.TO_GUEST, row.name)
-    if command is None or not command.is_command:
+    if CATALOGUE.command(row.name) is None:
         raise ValueError("no command")
     if not 0 < row.deadline_at - row.sent_at <= _TIMEOUT_LIMIT:
         raise ValueError("no time that a command has")

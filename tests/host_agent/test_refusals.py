@@ -7,7 +7,6 @@ import pytest
 from common.catalogue import CATALOGUE, Direction, Row
 from common.messages import Capabilities
 from common.versions import Version
-from host_agent.commands import commands
 from host_agent.refusals import refuse
 
 from .commanding import EVENT, UNSAID, Bench, play
@@ -235,7 +234,7 @@ def test_each_command_is_sent_to_a_guest_that_carries_out_everything_and_speaks_
         everything = Capabilities(dict.fromkeys(CAPABILITIES.commands, True), ())
         for version in Version:
             guest = bench.guest(f"web-{version}", agent=version, capabilities=everything)
-            sendable = {row.name for row in commands() if refuse(guest, row) is None}
-            assert sendable == {row.name for row in commands() if row.since <= version}
+            sendable = {row.name for row in CATALOGUE.commands if refuse(guest, row) is None}
+            assert sendable == {row.name for row in CATALOGUE.commands if row.since <= version}
 
     play(scenario)

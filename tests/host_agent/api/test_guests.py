@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from common.catalogue import CATALOGUE
 from common.messages import Capabilities
 from common.versions import Version
 from host_agent.api import guests as api_guests
-from host_agent.commands import commands
 from host_agent.guest import Guest
 from tests.host_agent.api.parts import Daemon, Port, served
 from tests.host_agent.guests import CAPABILITIES
@@ -85,9 +85,9 @@ def test_a_guest_is_told_with_what_keeps_each_command_from_it(place: Path) -> No
         async with served(place, daemon) as api:
             await until(lambda: port.guest.session.capabilities)
             obstacles = (await api.ask("/v1/guests/web")).json["obstacles"]
-            assert obstacles.keys() == {row.name for row in commands()}
+            assert obstacles.keys() == {row.name for row in CATALOGUE.commands}
             assert {name for name, why in obstacles.items() if why is not None} == {
-                row.name for row in commands() if row.dangerous
+                row.name for row in CATALOGUE.commands if row.dangerous
             }
             assert obstacles["exec"] == {
                 "kind": "disabled",

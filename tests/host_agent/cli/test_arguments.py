@@ -29,7 +29,7 @@ def refusal(command: str, *words: str) -> str:
 
 def test_every_command_of_the_table_but_what_negotiates_can_be_sent() -> None:
     to_guest = {row.name for row in catalogue.CATALOGUE.rows if row.direction is catalogue.Direction.TO_GUEST}
-    assert {row.name for row in arguments.commands()} == to_guest - {"refresh", "api-version"}
+    assert {row.name for row in catalogue.CATALOGUE.commands} == to_guest - {"refresh", "api-version"}
 
 
 def test_an_unknown_command_is_told_with_what_was_meant() -> None:
@@ -128,7 +128,7 @@ def test_what_is_no_secret_may_begin_with_an_at() -> None:
 
 
 def test_every_secret_of_the_table_is_known_as_one() -> None:
-    secret = {(row.name, name) for row in arguments.commands() for name in arguments.secret_arguments(row)}
+    secret = {(row.name, name) for row in catalogue.CATALOGUE.commands for name in arguments.secret_arguments(row)}
     assert secret == {("login", "password"), ("set-password", "password"), ("exec", "input")}
 
 
@@ -146,7 +146,7 @@ def test_the_arguments_of_every_message_can_be_told() -> None:
         assert all(
             len(re.split(f"{each['name']}:?=", arguments.signature(row))) == 2 for each in told if each["name"] != "…"
         )
-    (login,) = (row for row in arguments.commands() if row.message_class is messages.Login)
+    (login,) = (row for row in catalogue.CATALOGUE.commands if row.message_class is messages.Login)
     assert arguments.signature(login) == "username=TEXT password=@FILE"
     assert [each["secret"] for each in arguments.documents(login)] == [False, True]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common import catalogue
-from host_agent.cli import arguments, views
+from host_agent.cli import views
 from host_agent.client import Answer, Event
 from host_agent.guest import State
 from tests.host_agent.operators import EVIL, described
@@ -149,7 +149,7 @@ def test_no_string_of_a_guest_reaches_the_terminal_as_it_is() -> None:
         views.details(guest),
         views.columns(views.overview([guest])),
         views.standing(guest),
-        views.columns(views.commands(arguments.commands(), guest)),
+        views.columns(views.commands(catalogue.CATALOGUE.commands, guest)),
         views.event_line(Event("1", evil, 0.0, evil, {evil: evil, "b": [evil]})),
         views.answer(answer),
         views.said(answer),
@@ -251,11 +251,11 @@ def test_the_table_of_messages_has_them_all() -> None:
 
 def test_the_commands_of_a_guest_are_marked() -> None:
     guest = described(agreed=1, advertised=1)
-    rows = {row[0]: row for row in views.commands(arguments.commands(), guest)}
+    rows = {row[0]: row for row in views.commands(catalogue.CATALOGUE.commands, guest)}
     assert rows["hibernate"] == ("hibernate", "0", "yes", "no", "[state=disk|mem]")
     assert rows["lifecycle-event"][1:3] == ("3", "no")
     assert rows["lifecycle-event"][4] == "web-1 can't be sent lifecycle-event: version-too-low"
-    documents = {each["name"]: each for each in views.message_documents(arguments.commands(), guest)}
+    documents = {each["name"]: each for each in views.message_documents(catalogue.CATALOGUE.commands, guest)}
     assert (documents["hibernate"]["sendable"], documents["hibernate"]["obstacle"]) == (True, None)
     assert documents["lifecycle-event"]["sendable"] is False
     assert documents["lifecycle-event"]["obstacle"] == rows["lifecycle-event"][4]

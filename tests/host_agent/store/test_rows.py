@@ -4,7 +4,7 @@ from typing import Any, Callable
 
 import pytest
 
-from host_agent.commands import commands
+from common.catalogue import CATALOGUE
 from host_agent.known import Fact
 from host_agent.store import rows
 
@@ -22,7 +22,7 @@ def test_what_this_program_writes_passes() -> None:
     assert list(rows.passing(rows.check_guest, [("web", UUID), ("db", None)])) == [("web", UUID), ("db", None)]
     assert list(rows.passing(rows.check_fact, [FACT])) == [FACT]
     assert list(rows.passing(rows.check_change, [CHANGE])) == [CHANGE]
-    for row in commands():
+    for row in CATALOGUE.commands:
         command = (*COMMAND[:2], row.name, *COMMAND[3:])
         assert list(rows.passing(rows.check_command, [command])) == [command]
 
