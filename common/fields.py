@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple, Optional, Union
 from . import errors, records
 
 #: More seconds than anybody waits. The system's calls that wait can't express every longer span.
-_YEAR = 365 * 86400
+YEAR = 365 * 86400
 
 
 class Kind(NamedTuple):
@@ -152,7 +152,7 @@ def _check_positive(value: Any) -> int:
 
 
 def _check_seconds(value: Any) -> float:
-    if type(value) in (int, float) and 0 < value <= _YEAR:
+    if type(value) in (int, float) and 0 < value <= YEAR:
         return value  # type: ignore[no-any-return]
     raise ValueError("no number of seconds above 0 and up to a year")
 

@@ -33,14 +33,17 @@ _SECONDS: Json = {"type": "number", "minimum": 0}
 _MAYBE_SECONDS: Json = {"type": ["number", "null"], "minimum": 0}
 _BOOLEAN: Json = {"type": "boolean"}
 
+#: Groups of four characters; where the last is padded, it has no bits that say nothing.
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
+
 #: By the label of a kind of argument.
 _OF_LABEL: dict[str, Json] = {
     fields.TEXT.label: _TEXT,
     fields.INTEGER.label: {"type": "integer"},
     fields.NATURAL.label: _COUNT,
     fields.POSITIVE.label: {"type": "integer", "minimum": 1},
-    fields.SECONDS.label: {"type": "number", "exclusiveMinimum": 0},
-    fields.BASE64.label: {"type": "string", "contentEncoding": "base64"},
+    fields.SECONDS.label: {"type": "number", "exclusiveMinimum": 0, "maximum": fields.YEAR},
+    fields.BASE64.label: {"type": "string", "contentEncoding": "base64", "pattern": _BASE64},
     fields.BOOLEAN.label: _BOOLEAN,
 }
 
