@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Union
 
 from common import catalogue, fields, messages, settings, statuses, versions
+from common.handoff import documents, frames, window
+from common.handoff.members import members_of
 from common.session import REPLY_ID
 from guest_agent import exits as guest_exits
 from guest_agent import options as guest
@@ -38,6 +40,7 @@ def tables() -> list[Table]:
         *_settings("vmaccord-host", host.SECTION, host.SETTINGS),
         _statuses("vmaccord-guest", guest_exits.Exit),
         _statuses("vmaccord-host and vmaccord", host_exits.Exit),
+        *_handoff(),
     ]
 
 
@@ -124,6 +127,23 @@ def _setting(setting: settings.Setting) -> str:
 def _statuses(program: str, table: Iterable[statuses.Status]) -> Table:
     rows = [f"| {each.value} | {each.meaning} |" for each in table]
     return Table("configuration.md", f"### Exit statuses of {program}", rows)
+
+
+def _handoff() -> Iterable[Table]:
+    page = "handoff.md"
+    yield Table(page, "## The document", [f"| {number} | {held} |" for number, held in documents.HOLDS.items()])
+    for number, spec in documents.SPECS.items():
+        rows = [f"| `{each.wire}` | {each.kind.label} | {each.says} |" for each in members_of(spec)]
+        yield Table(page, f"### Spec {number}", rows)
+    yield Table(page, "### Commands", [_command(each) for each in frames.Command])
+    rows = [f"| {number} | {brought} |" for number, brought in window.VERSIONS.items()]
+    yield Table(page, "### Protocol versions", rows)
+
+
+def _command(command: frames.Command) -> str:
+    limit = frames.LIMITS[command]
+    size = f"{limit:,} bytes" if limit else "none"
+    return f"| {command.value} | {command.name.capitalize()} | {size} | {frames.MEANINGS[command]} |"
 
 
 if __name__ == "__main__":

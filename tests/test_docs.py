@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from common import catalogue
+from common.handoff import documents, frames, untrusted
+from common.handoff.members import members_of
 from guest_agent.commands import COMMANDS
 from guest_agent.schedule import PERIODS
 from host_agent import demo
@@ -88,6 +90,22 @@ def test_the_facts_of_the_guest_agent_are_documented_with_their_periods() -> Non
 def test_the_commands_of_the_guest_agent_are_documented() -> None:
     rows = [row.split(" | ")[0] for row in tables.printed(_read("docs/guest-agent.md"), "## Commands")]
     assert rows == [f"| `{name}`" for name in COMMANDS]
+
+
+def test_each_session_spec_and_the_commands_of_a_hand_off_are_printed() -> None:
+    page = _read("docs/handoff.md")
+    for number, spec in documents.SPECS.items():
+        rows = [row.split(" | ")[0] for row in tables.printed(page, f"### Spec {number}")]
+        assert rows == [f"| `{each.wire}`" for each in members_of(spec)]
+        assert all(each.says for each in members_of(spec))
+    assert tables.printed(page, "### Commands")[2].startswith("| 3 | Session | 8,388,608 bytes | ")
+    assert tables.printed(page, "### Commands")[3].startswith("| 4 | Complete | none | ")
+
+
+def test_the_limits_of_a_document_are_documented() -> None:
+    limits = f"at most {documents.SIZE_LIMIT >> 20} MiB of JSON (UTF-8) with at most {untrusted.PARTS_LIMIT:,} members"
+    assert f"{limits}, nested at most {untrusted.DEPTH_LIMIT} levels deep" in _read("docs/handoff.md")
+    assert f"up to {frames.TALK_LIMIT:,} |" in _read("docs/handoff.md")
 
 
 def test_the_readme_pictures_the_scenarios_of_the_demo() -> None:

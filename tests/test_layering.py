@@ -115,7 +115,7 @@ def test_no_module_reaches_out_of_its_layer(top: str) -> None:
 
 def test_every_module_of_the_core_was_looked_at() -> None:
     names = {path.stem for path, _ in _modules("common")}
-    assert {"session", "codec", "framing", "negotiation", "settings"} <= names
+    assert {"session", "codec", "framing", "negotiation", "settings", "documents", "frames", "window"} <= names
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,7 @@ def test_every_module_of_the_core_was_looked_at() -> None:
         ("common", "if TYPE_CHECKING:\n    import logging", "imports logging"),
         ("common", "from host_agent import main", "imports host_agent.main"),
         ("common.deeper", "from ... import guest_agent", "imports guest_agent"),
+        ("common.handoff", "import ssl", "imports ssl"),
         ("common", "text = open('/etc/passwd').read()", "calls open"),
         ("common", "clock = __import__('time')", "calls __import__"),
         ("host_agent.api", "from guest_agent.commands import run", "imports guest_agent.commands.run"),
@@ -164,6 +165,10 @@ def test_the_core_of_a_session_loads_nothing_heavy() -> None:
     loaded = _loaded_by("common.session")
     assert "common.messages" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_the_core_of_a_session_does_not_load_the_hand_off() -> None:
+    assert [name for name in _loaded_by("common.session") if name.startswith("common.handoff")] == []
 
 
 def test_a_module_that_loads_something_heavy_is_found() -> None:
