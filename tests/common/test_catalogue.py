@@ -115,6 +115,12 @@ def test_the_rows_of_a_direction_are_known_by_name(direction: Direction) -> None
     assert all(CATALOGUE.find(direction, name) is row for name, row in names.items())
 
 
+def test_a_command_is_found_by_name_and_nothing_else_is() -> None:
+    assert [CATALOGUE.command(row.name) for row in CATALOGUE.commands] == list(CATALOGUE.commands)
+    for name in ("refresh", "api-version", "heartbeat", "no-such-command"):
+        assert CATALOGUE.command(name) is None
+
+
 def test_an_echo_goes_both_ways() -> None:
     rows = [CATALOGUE.find(direction, "echo") for direction in Direction]
     assert [row.message_class for row in rows if row is not None] == [messages.Echo, messages.Echo]
