@@ -10,13 +10,15 @@ facts with their age. Its rules:
 - Each session spec is a type of its own. A spec that shipped never changes its meaning; going down says what it loses.
 
 Way in: ``documents`` (the container), ``spec0`` to ``spec2`` (what it holds), ``conversions`` (from one to the other),
-``files`` (a document on its own), ``frames`` and ``window`` (what two hosts say to each other).
+``files`` (a document on its own), ``frames`` and ``greetings`` (what two hosts say to each other), ``steps`` (in which
+order), ``source`` and ``destination`` (the two sides; with whose guest it is at any moment), ``window`` and ``refusals``.
 """
 
-from . import conversions, documents, files, frames, window
+from . import conversions, destination, documents, files, frames, greetings, source, steps, window
 from .conversions import convert
 from .documents import Spec
 from .errors import HandoffError, InvalidDocument, InvalidFile, InvalidFrame, InvalidPayload, UnknownSpec, WouldLose
+from .refusals import Refusal, Refused
 from .spec0 import Spec0
 from .spec1 import Spec1
 from .spec2 import Spec2
@@ -27,6 +29,8 @@ __all__ = [
     "InvalidFile",
     "InvalidFrame",
     "InvalidPayload",
+    "Refusal",
+    "Refused",
     "Spec",
     "Spec0",
     "Spec1",
@@ -35,8 +39,12 @@ __all__ = [
     "WouldLose",
     "conversions",
     "convert",
+    "destination",
     "documents",
     "files",
     "frames",
+    "greetings",
+    "source",
+    "steps",
     "window",
 ]

@@ -29,16 +29,29 @@ def convert(spec: Spec, to: int = NEWEST, allow_loss: bool = False) -> Spec:
     :raises UnknownSpec: *to* is not known.
     :raises WouldLose: it would lose members; the error names them all.
     """
+    converted, lost = _converted(spec, to)
+    if lost and not allow_loss:
+        raise WouldLose(to, lost)
+    return converted
+
+
+def losses(spec: Spec, to: int) -> Losses:
+    """The dotted names of what *spec* says and the session spec *to* has no place for.
+
+    :raises UnknownSpec: *to* is not known.
+    """
+    return _converted(spec, to)[1]
+
+
+def _converted(spec: Spec, to: int) -> tuple[Spec, Losses]:
     find(to)
-    losses: Losses = ()
+    lost: Losses = ()
     while number_of(spec) < to:
         spec = _UP[number_of(spec)](spec)
     while number_of(spec) > to:
-        spec, lost = _DOWN[number_of(spec)](spec)
-        losses += lost
-    if losses and not allow_loss:
-        raise WouldLose(to, losses)
-    return spec
+        spec, more = _DOWN[number_of(spec)](spec)
+        lost += more
+    return spec, lost
 
 
 def spec0_to_spec1(old: Spec0) -> Spec1:

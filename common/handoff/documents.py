@@ -1,4 +1,4 @@
-"""The container of a session: ``{"spec": N, "session": {…}}``.
+"""The container of a session: ``{"spec": N, "session": {…}}``, between hosts with the ``transfer`` that it belongs to.
 
 Members that are not known are ignored, missing ones have a default, and an unknown spec is refused with the list of those
 known. What a document says is hostile until it has passed here; what comes out is a record of the document's own spec.
@@ -7,11 +7,11 @@ known. What a document says is hostile until it has passed here; what comes out 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from . import untrusted
 from .errors import InvalidDocument, UnknownSpec
-from .members import check_object
+from .members import TRANSFER, check_object
 from .spec0 import Spec0
 from .spec1 import Spec1
 from .spec2 import Spec2
@@ -33,6 +33,8 @@ HOLDS: Mapping[int, str] = {
 
 NEWEST = max(SPECS)
 
+_TRANSFER = "transfer"
+
 _NUMBERS: Mapping[type[Spec], int] = {spec: number for number, spec in SPECS.items()}
 
 
@@ -47,10 +49,20 @@ def read(text: Union[str, bytes]) -> Spec:
     :raises UnknownSpec: of a spec that is not known here.
     :raises InvalidDocument: not a document, too large, or with a member that can't be.
     """
+    return read_of_transfer(text)[0]
+
+
+def read_of_transfer(text: Union[str, bytes]) -> tuple[Spec, Optional[str]]:
+    """Read a document that came from another host; with the transfer that it says to belong to.
+
+    :raises UnknownSpec: of a spec that is not known here.
+    :raises InvalidDocument: not a document, too large, or with a member that can't be.
+    """
     container = _read_container(text)
     spec = find(container.get("spec"))
     try:
-        return spec.from_members(check_object(container.get("session", {})))
+        transfer = None if container.get(_TRANSFER) is None else TRANSFER.check(container[_TRANSFER])
+        return spec.from_members(check_object(container.get("session", {}))), transfer
     except ValueError as error:
         raise InvalidDocument(
             f"the document's session can't be used: {error}: have the host that wrote it write it again"
@@ -67,12 +79,14 @@ def find(number: object) -> type[Spec]:
     raise UnknownSpec(_shown(number), SPECS)
 
 
-def write(spec: Spec) -> bytes:
+def write(spec: Spec, transfer: Optional[str] = None) -> bytes:
     """The document of *spec*, in its own version.
 
     :raises InvalidDocument: it can't be written so that it could be read again.
     """
     document: dict[str, Any] = {"spec": number_of(spec), "session": spec.to_members()}
+    if transfer is not None:
+        document[_TRANSFER] = transfer
     try:
         return untrusted.write_object(document, SIZE_LIMIT)
     except ValueError as error:

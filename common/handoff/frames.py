@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Generic, Optional, TypeVar
 
+from common.framing import LINE_LIMIT
 from common.records import Record
 
 from .documents import SIZE_LIMIT
@@ -29,8 +30,12 @@ _VERSION = struct.Struct("<H4x")
 #: The size of what every frame begins with, in bytes.
 HEAD_SIZE = _HEAD.size
 
-#: The longest payload of a response, and of ``Hello``, in bytes.
+#: The longest payload of a refusal, and of ``Hello``, in bytes.
 TALK_LIMIT = 64 * 1024
+
+#: The longest payload of a response, in bytes: the answer to ``Hello`` can hold what a guest answered, a line of its own,
+#: of which the letters take three times as much in ASCII.
+ANSWER_LIMIT = 4 * LINE_LIMIT
 
 _NO_HEADER = bytes(6)
 
@@ -86,7 +91,7 @@ class Request(Record):
 
 
 class Response(Record):
-    """A response; an error's payload is a refusal (see ``window``)."""
+    """A response; an error's payload is a refusal (see ``refusals``)."""
 
     status: Status
     payload: bytes = b""
@@ -111,11 +116,11 @@ def pack_response(response: Response) -> bytes:
 
     :raises ValueError: its payload is too long.
     """
-    _check_payload(response.payload, TALK_LIMIT)
+    _check_payload(response.payload, ANSWER_LIMIT)
     return _HEAD.pack(response.status, _NO_HEADER, len(response.payload)) + response.payload
 
 
-class _Reader(Generic[F]):
+class Reader(Generic[F]):
     """Bytes in, frames out."""
 
     def __init__(self) -> None:
@@ -181,7 +186,7 @@ class _Reader(Generic[F]):
         raise NotImplementedError
 
 
-class RequestReader(_Reader[Request]):
+class RequestReader(Reader[Request]):
     """What a destination reads."""
 
     def _checked(self, number: int, header: bytes, length: int) -> tuple[int, bytes, int]:
@@ -194,13 +199,13 @@ class RequestReader(_Reader[Request]):
         return Request(Command(number), payload, header)
 
 
-class ResponseReader(_Reader[Response]):
+class ResponseReader(Reader[Response]):
     """What a source reads."""
 
     def _checked(self, number: int, header: bytes, length: int) -> tuple[int, bytes, int]:
         if number not in _STATUSES or header != _NO_HEADER:
             raise InvalidFrame("the destination's answer is none: name a host daemon that takes hand-offs")
-        _check_length(length, TALK_LIMIT, "an answer")
+        _check_length(length, ANSWER_LIMIT, "an answer")
         return number, header, length
 
     def _make(self, number: int, header: bytes, payload: bytes) -> Response:

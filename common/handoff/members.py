@@ -131,6 +131,13 @@ def _check(declared: Member, value: Any) -> Any:
         raise ValueError(f"{declared.wire}: {error}") from None
 
 
+def _check_transfer(value: Any) -> str:
+    if isinstance(value, str) and _TRANSFER.fullmatch(value):
+        return value
+    raise ValueError("no transfer")
+
+
+_TRANSFER = re.compile(r"[0-9a-f]{32}")
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 #: How long ago something was; up to a century.
@@ -139,3 +146,5 @@ AGE = _seconds(100 * _YEAR)
 SPAN = _seconds(_YEAR)
 #: Of a VM; read in lower case.
 UUID = Kind("UUID", _check_uuid)
+#: One attempt to move one guest: 32 hexadecimal digits that the source draws.
+TRANSFER = Kind("32 hexadecimal digits", _check_transfer)

@@ -29,6 +29,8 @@ FLOOR_LIMIT = 2**53 - 1
 #: What a fact of that name says of the negotiation and is not carried.
 NOT_CARRIED: Mapping[str, frozenset[str]] = {"heartbeat": frozenset({"apiVersion", "apiVersionInUse", "agentId"})}
 
+REPLY_ID = text(REPLY_ID_LENGTH)
+
 #: A reply id as hosts make them: their run, and a number that can lie below the floor's limit.
 _REPLY_ID = re.compile(r"[0-9a-f]{16}-([0-9]{1,15})")
 
@@ -47,7 +49,7 @@ class Fact(Members):
 class Command(Members):
     """A command whose completion is awaited, for *left_s* more seconds."""
 
-    reply_id: str = member("reply_id", text(REPLY_ID_LENGTH))
+    reply_id: str = member("reply_id", REPLY_ID)
     name: str = member("name", text(100))
     left_s: float = member("left_s", SPAN)
 

@@ -9,12 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Optional
 
-from common.fields import NATURAL, list_of
-
-from . import untrusted
-from .errors import InvalidPayload
-from .frames import TALK_LIMIT
-from .members import Members, member, text
+from .refusals import Code, Refusal
 
 #: What each protocol version brought. 0, the legacy one, is what a header of zeros says.
 VERSIONS: Mapping[int, str] = {
@@ -23,22 +18,6 @@ VERSIONS: Mapping[int, str] = {
 }
 
 NEWEST = max(VERSIONS)
-
-#: The code of a refusal of a protocol version.
-UNSUPPORTED_VERSION = "unsupported-protocol-version"
-
-
-class Refusal(Members):
-    """The payload of an error.
-
-    :ivar code: a word that stands for one reason for ever.
-    :ivar message: one sentence for people.
-    :ivar supported: the versions that would not have been refused, lowest first; of what, the code says.
-    """
-
-    code: str = member("code", text(100))
-    message: str = member("message", text(2000), default="")
-    supported: tuple[int, ...] = member("supported", list_of(NATURAL), default=())
 
 
 def supported(newest: int = NEWEST) -> tuple[int, ...]:
@@ -59,33 +38,12 @@ def refuse(sender_version: int, newest: int = NEWEST) -> Refusal:
         f"hand-off protocol version {sender_version} is not spoken here, spoken is {spoken}: "
         f"try again with one of these, or upgrade the older host"
     )
-    return Refusal(UNSUPPORTED_VERSION, message, versions)
+    return Refusal(Code.UNSUPPORTED_VERSION.value, message, versions)
 
 
 def retry_with(refusal: Refusal, refused: int, newest: int = NEWEST) -> Optional[int]:
     """With which version a source, whose newest is *newest*, tries again after *refused* was; None: with none."""
-    if refusal.code != UNSUPPORTED_VERSION:
+    if refusal.code != Code.UNSUPPORTED_VERSION.value:
         return None
     known = [version for version in VERSIONS if version <= newest and version < refused]
     return max((version for version in known if version in refusal.supported), default=None)
-
-
-def pack(refusal: Refusal) -> bytes:
-    """The payload of *refusal*.
-
-    :raises ValueError: it is too long.
-    """
-    return untrusted.write_object(refusal.to_members(), TALK_LIMIT)
-
-
-def unpack(payload: bytes) -> Refusal:
-    """The refusal in an error's *payload*.
-
-    :raises InvalidPayload: there is none.
-    """
-    try:
-        return Refusal.from_members(untrusted.read_object(payload, TALK_LIMIT))
-    except ValueError as error:
-        raise InvalidPayload(
-            f"the destination refused and did not say why so that it can be read ({error}): look into its log"
-        ) from None

@@ -61,6 +61,16 @@ def test_down_either_loses_nothing_or_names_all_that_is_lost(spec: Spec, to: int
         assert (path in back and back[path] == value) or _is_named(path, names), path
 
 
+@given(ANY_SPEC, st.sampled_from(list(documents.SPECS)))
+def test_the_losses_are_those_that_a_refusal_names(spec: Spec, to: int) -> None:
+    try:
+        convert(spec, to)
+        names: tuple[str, ...] = ()
+    except WouldLose as refusal:
+        names = refusal.names
+    assert conversions.losses(spec, to) == names
+
+
 @given(SPECS1)
 def test_what_is_named_as_lost_is_said_before(spec: Spec1) -> None:
     _, losses = conversions.spec1_to_spec0(spec)
@@ -147,3 +157,5 @@ def test_what_a_reference_host_said_is_handed_on_to_the_next_one() -> None:
 def test_to_an_unknown_spec_nothing_is_converted(to: int) -> None:
     with pytest.raises(UnknownSpec, match="known are 0, 1, 2"):
         convert(Spec1(), to)
+    with pytest.raises(UnknownSpec, match="known are 0, 1, 2"):
+        conversions.losses(Spec1(), to)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Optional
 
 import pytest
 from hypothesis import given
@@ -79,6 +80,29 @@ def test_an_unknown_spec_is_refused_with_those_known(number: str, shown: str) ->
     with pytest.raises(UnknownSpec, match=rf"^session spec \(?{shown}\)? is not known here, known are 0, 1, 2: ") as caught:
         documents.read(f'{{"spec": {number}}}')
     assert caught.value.known == (0, 1, 2)
+
+
+TRANSFER = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize("transfer", [None, TRANSFER])
+def test_between_hosts_a_document_says_of_which_transfer_it_is(transfer: Optional[str]) -> None:
+    assert documents.read_of_transfer(documents.write(Spec1(name="a"), transfer)) == (Spec1(name="a"), transfer)
+
+
+def test_who_does_not_know_transfers_reads_the_same_session() -> None:
+    assert documents.read(documents.write(Spec1(name="a"), TRANSFER)) == Spec1(name="a")
+    assert b"transfer" not in documents.write(Spec1(name="a"))
+
+
+@pytest.mark.parametrize("transfer", ['"x"', "7", "[]", f'"{TRANSFER.upper()}"', f'"{TRANSFER}0"', f'"{TRANSFER}\\n"'])
+def test_a_transfer_that_is_none_makes_the_document_invalid(transfer: str) -> None:
+    with pytest.raises(InvalidDocument, match=r"can't be used: no transfer: "):
+        documents.read_of_transfer(f'{{"spec": 0, "transfer": {transfer}}}')
+
+
+def test_a_transfer_may_be_null() -> None:
+    assert documents.read_of_transfer('{"spec": 0, "transfer": null}') == (Spec0(), None)
 
 
 def test_a_refusal_does_not_quote_what_the_document_says() -> None:

@@ -96,10 +96,11 @@ def test_a_payload_as_long_as_allowed_is_read_and_a_byte_more_is_not(command: Co
 
 
 def test_an_answer_over_the_limit_is_neither_written_nor_read() -> None:
-    assert len(list(ResponseReader().feed(frames.pack_response(Response(Status.OK, bytes(65536)))))) == 1
-    with pytest.raises(ValueError, match="allowed are 65536"):
-        frames.pack_response(Response(Status.ERROR, bytes(65537)))
-    _assert_refused(ResponseReader(), _head(1, 65537), "an answer with 65537 bytes of payload")
+    limit = frames.ANSWER_LIMIT
+    assert len(list(ResponseReader().feed(frames.pack_response(Response(Status.OK, bytes(limit)))))) == 1
+    with pytest.raises(ValueError, match=f"allowed are {limit}"):
+        frames.pack_response(Response(Status.ERROR, bytes(limit + 1)))
+    _assert_refused(ResponseReader(), _head(1, limit + 1), f"an answer with {limit + 1} bytes of payload")
 
 
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1])

@@ -7,9 +7,7 @@ from typing import Optional
 import pytest
 
 from common.handoff import window
-from common.handoff.errors import InvalidPayload
-from common.handoff.frames import TALK_LIMIT
-from common.handoff.window import Refusal
+from common.handoff.refusals import Code, Refusal
 
 
 def test_versions_begin_with_the_legacy_one_and_have_no_gap() -> None:
@@ -61,39 +59,12 @@ def test_any_two_releases_find_a_version_with_one_retry(source: int, destination
 def test_a_source_tries_the_newest_older_version_that_both_know(
     supported: tuple[int, ...], refused: int, version: Optional[int]
 ) -> None:
-    assert window.retry_with(Refusal(window.UNSUPPORTED_VERSION, "", supported), refused) == version
+    assert window.retry_with(Refusal(Code.UNSUPPORTED_VERSION.value, "", supported), refused) == version
 
 
 def test_a_source_whose_newest_version_was_lowered_does_not_go_beyond() -> None:
-    assert window.retry_with(Refusal(window.UNSUPPORTED_VERSION, "", (0, 1)), 5, newest=0) == 0
+    assert window.retry_with(Refusal(Code.UNSUPPORTED_VERSION.value, "", (0, 1)), 5, newest=0) == 0
 
 
 def test_after_another_refusal_no_version_is_tried() -> None:
     assert window.retry_with(Refusal("unknown-spec", "", (0,)), 1) is None
-
-
-def test_a_refusal_is_a_json_object() -> None:
-    refusal = Refusal("a-code", "why", (0, 1))
-    assert window.pack(refusal) == b'{"code":"a-code","message":"why","supported":[0,1]}'
-    assert window.unpack(window.pack(refusal)) == refusal
-
-
-def test_what_a_refusal_lacks_but_its_code_has_a_default() -> None:
-    assert window.unpack(b'{"code": "x", "supported": null, "more": 1}') == Refusal("x", "", ())
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        *[b"", b"{}", b"[]", b"\xff", b'{"code": 1}', b'{"code": "x", "supported": [true]}'],
-        *[b'{"code": "x", "supported": [-1]}', b'{"code": "x", "message": "%s"}' % (b"m" * 2001)],
-        b'{"code": "%s"}' % (b"x" * TALK_LIMIT),
-    ],
-)
-def test_a_refusal_that_is_none_is_an_error_that_says_where_to_look(payload: bytes) -> None:
-    with pytest.raises(InvalidPayload, match=r"look into its log$"):
-        window.unpack(payload)
-
-
-def test_control_characters_of_a_peer_reach_no_terminal() -> None:
-    assert window.unpack(rb'{"code": "x", "message": "\u001b[2J"}').message == "�[2J"
