@@ -11,15 +11,17 @@ import dataclasses
 import glob
 import grp
 import importlib.util
+import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterator
+from typing import Any, Callable, NamedTuple, Optional
 
 from common import session, settings
 from common.settings import Said, Setting, SettingsError
 from common.versions import Version
 
+from .handoff.security import PLAIN_TEXT, TLS, Security
 from .paths import default_control
 
 #: The section of the files whose settings are options too.
@@ -34,6 +36,9 @@ ONLY_AT_START = frozenset({"control", "state"})
 #: A URI without a user or host: of a daemon on this machine.
 _LOCAL_URI = re.compile(r"[a-z][a-z0-9+.-]*://(/[!-~]*)?")
 
+#: What a host on the network may be called; an IPv6 address stands in brackets.
+_HOST = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
+
 
 class Port(NamedTuple):
     """A guest that the configuration names.
@@ -43,6 +48,32 @@ class Port(NamedTuple):
 
     name: str
     path: str
+
+
+class Address(NamedTuple):
+    """Where a host takes hand-offs.
+
+    :ivar host: a name or an IP address.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Peer(NamedTuple):
+    """Another host, to and from which guests are handed.
+
+    :ivar name: what it is called here.
+    """
+
+    name: str
+    address: Address
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.address}"
 
 
 def _read_path(text: str) -> str:
@@ -61,15 +92,56 @@ def _read_uri(text: str) -> str:
     return text
 
 
-def _read_port(text: str) -> Port:
-    name, _, path = (part.strip() for part in text.partition("="))
+def _read_named(text: str) -> tuple[str, str]:
+    """The two parts of ``NAME=REST``."""
+    name, _, rest = (part.strip() for part in text.partition("="))
     if not name or not name.isprintable() or "/" in name:
         raise ValueError(text)
+    return name, rest
+
+
+def _read_port(text: str) -> Port:
+    name, path = _read_named(text)
     return Port(name, _read_path(path))
 
 
 def _show_port(port: Port) -> str:
     return f"{port.name}={port.path}"
+
+
+def _read_address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(text)
+    return Address(_read_host(host), int(port))
+
+
+def _read_host(text: str) -> str:
+    if text.startswith("[") and text.endswith("]") and "%" not in text:
+        return str(ipaddress.IPv6Address(text[1:-1]))
+    if not _HOST.fullmatch(text):
+        raise ValueError(text)
+    is_name = not text.rpartition(".")[2].isdigit()
+    return text if is_name else str(ipaddress.IPv4Address(text))
+
+
+def _read_own_address(text: str) -> Address:
+    address = _read_address(text)
+    ipaddress.ip_address(address.host)
+    return address
+
+
+def _read_peer(text: str) -> Peer:
+    name, address = _read_named(text)
+    return Peer(name, _read_address(address))
+
+
+def _read_yes(text: str) -> bool:
+    return settings.read_choice("yes", "no")(text) == "yes"
+
+
+def _show_yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _read_group(text: str) -> Optional[str]:
@@ -108,6 +180,27 @@ def _limit(name: str, help: str, default: int, lowest: int, highest: int) -> Set
         allowed=f"a whole number from {lowest} to {highest}",
         default=default,
         metavar="NUMBER",
+    )
+
+
+def _handoff(
+    name: str,
+    help: str,  # noqa: A002 - as in Setting
+    read: Callable[[str], Any],
+    allowed: str,
+    default: Any,
+    show: Callable[[Any], str] = str,
+) -> Setting:
+    return Setting(
+        name=name,
+        section="handoff",
+        help=help,
+        read=read,
+        allowed=allowed,
+        default=default,
+        metavar="VALUE",
+        show=show,
+        repeated=default == (),
     )
 
 
@@ -180,6 +273,57 @@ SETTINGS = (
         highest=1024**3,
     ),
     _limit("facts-size", "bytes that the facts of one guest may take", default=256 * 1024, lowest=1024, highest=1024**3),
+    _handoff(
+        "listen",
+        "ADDRESS:PORT at which this host takes guests from others; none: it takes none",
+        read=_read_own_address,
+        allowed="an IP address of this host (IPv6 in brackets), a colon, and a port",
+        default=(),
+    ),
+    _handoff(
+        "peers",
+        "NAME=ADDRESS:PORT: what another host is called here, and where it takes guests; one that hands guests to this host "
+        "needs a certificate for one of these addresses, or, where none is named, any of the CA",
+        read=_read_peer,
+        allowed="NAME=ADDRESS:PORT, with no / in the name; the address is a name or an IP address (IPv6 in brackets)",
+        default=(),
+    ),
+    _handoff(
+        "certificate",
+        "file with this host's certificate, by which it is known to its peers, for clients and servers",
+        read=_read_path,
+        allowed="a path",
+        default="/etc/vmaccord/handoff/cert.pem",
+    ),
+    _handoff(
+        "key",
+        "file with the key of the certificate",
+        read=_read_path,
+        allowed="a path",
+        default="/etc/vmaccord/handoff/key.pem",
+    ),
+    _handoff(
+        "ca",
+        "file with the certificate of the CA that issues those of all hosts",
+        read=_read_path,
+        allowed="a path",
+        default="/etc/vmaccord/handoff/ca.pem",
+    ),
+    _handoff(
+        "security",
+        "plain-text: whoever can reach the port may read, change and hand over sessions; only for tests",
+        read=settings.read_choice(TLS, PLAIN_TEXT),
+        allowed=f"{TLS}, {PLAIN_TEXT}",
+        default=TLS,
+    ),
+    _handoff(
+        "allow-loss",
+        "whether a guest is handed to an older host that has no place for all that is known of it",
+        read=_read_yes,
+        allowed="yes, no",
+        default=False,
+        show=_show_yes,
+    ),
 )
 
 
@@ -202,6 +346,13 @@ class Configuration:
     limits_message_rate: int
     limits_byte_rate: int
     limits_facts_size: int
+    handoff_listen: tuple[Address, ...]
+    handoff_peers: tuple[Peer, ...]
+    handoff_certificate: str
+    handoff_key: str
+    handoff_ca: str
+    handoff_security: str
+    handoff_allow_loss: bool
 
     def show(self) -> str:
         """The values as a configuration file that has the same effect."""
@@ -224,30 +375,29 @@ def load(options: argparse.Namespace, default_file: str = DEFAULT_FILE) -> Confi
             f"{said['directory'].where}: none is named, nor any libvirt or port; "
             "name where guests are, or leave the key out for the default directories"
         )
-    for several in ("directory", "libvirt", "port"):
+    for several in ("directory", "libvirt", "port", "handoff_listen", "handoff_peers"):
         values[several] = tuple(dict.fromkeys(values[several]))
-    _check_ports(said)
+    if "port" in said:
+        _check_pairs(said["port"], _show_port, "each name and each path once")
+    if "handoff_peers" in said:
+        _check_pairs(said["handoff_peers"], str, "each name and each address once")
     values["control"] = values["control"] or default_control()
     return Configuration(**values)
 
 
-def _check_ports(said: Mapping[str, Said]) -> None:
-    """A name leads to one port, and a port, which serves one client, belongs to one name.
+def _check_pairs(said: Said, show: Callable[[Any], str], allowed: str) -> None:
+    """A name leads to one place, and a place belongs to one name: a guest's port serves one client, and a host is one peer.
 
     :raises SettingsError: it is not so.
     """
-    if "port" not in said:
-        return
-    names: dict[str, Port] = {}
-    paths: dict[str, Port] = {}
-    for port in said["port"].value:
-        other = names.setdefault(port.name, port), paths.setdefault(port.path, port)
-        if other != (port, port):
-            before = next(each for each in other if each != port)
-            raise SettingsError(
-                f"{said['port'].where}: {_show_port(before)!r} and {_show_port(port)!r} exclude each other; "
-                "allowed: each name and each path once"
-            )
+    names: dict[str, tuple[Any, ...]] = {}
+    places: dict[Any, tuple[Any, ...]] = {}
+    for pair in said.value:
+        name, place = pair
+        other = names.setdefault(name, pair), places.setdefault(place, pair)
+        if other != (pair, pair):
+            before = next(each for each in other if each != pair)
+            raise SettingsError(f"{said.where}: {show(before)!r} and {show(pair)!r} exclude each other; allowed: {allowed}")
 
 
 def _files(asked_for: Optional[str], default_file: str) -> Iterator[tuple[str, str]]:
@@ -280,6 +430,8 @@ def complaints(configuration: Configuration) -> Iterator[str]:
     directory = os.path.dirname(configuration.state or "/")
     if not os.path.isdir(directory):
         yield f"state: there is no directory {directory!r}; make it, or name a file in another"
+    if configuration.handoff_listen or configuration.handoff_peers:
+        yield from Security.of(configuration).complaints()
 
 
 def _is_group(name: str) -> bool:

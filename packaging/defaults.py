@@ -39,6 +39,9 @@ _SECTIONS = {
     "files": ["What of this VM the host may read and write, where the commands for that are enabled."],
     "freeze": ["Freezing of this VM's file systems, for backups of its disks."],
     "limits": ["What one guest may cost this host, whatever runs in it. One that sends more is read from more slowly."],
+    "handoff": [
+        "Handing what is known of a VM to the host that it moves to; off unless an address or a peer is named here."
+    ],
 }
 
 #: Where a service has what other daemons have elsewhere: the unit sees to it that it is there by default.

@@ -113,6 +113,13 @@ def make_configuration(place: Path, **changes: Any) -> Configuration:
         limits_message_rate=200,
         limits_byte_rate=1024 * 1024,
         limits_facts_size=256 * 1024,
+        handoff_listen=(),
+        handoff_peers=(),
+        handoff_certificate="/nonexistent",
+        handoff_key="/nonexistent",
+        handoff_ca="/nonexistent",
+        handoff_security="plain-text",
+        handoff_allow_loss=False,
     )
     return dataclasses.replace(usual, **changes)
 

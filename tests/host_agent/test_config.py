@@ -13,7 +13,7 @@ from common import settings
 from common.settings import SettingsError
 from common.versions import Version, newest
 from host_agent import config, paths
-from host_agent.config import Configuration, Port
+from host_agent.config import Address, Configuration, Peer, Port
 
 
 def load(*arguments: str, default_file: str = "/nonexistent/host.conf") -> Configuration:
@@ -59,6 +59,13 @@ def test_the_defaults_are_those_of_libvirt() -> None:
         limits_message_rate=200,
         limits_byte_rate=1048576,
         limits_facts_size=262144,
+        handoff_listen=(),
+        handoff_peers=(),
+        handoff_certificate="/etc/vmaccord/handoff/cert.pem",
+        handoff_key="/etc/vmaccord/handoff/key.pem",
+        handoff_ca="/etc/vmaccord/handoff/ca.pem",
+        handoff_security="tls",
+        handoff_allow_loss=False,
     )
 
 
@@ -111,7 +118,7 @@ def test_what_is_shown_has_the_same_effect(tmp_path: Path, arguments: tuple[str,
     ("text", "problem"),
     [
         ("[host]\ndirektory = /x\n", r"\[host\] direktory: unknown key; allowed: control, directory, "),
-        ("[guest]\n", r"unknown section \[guest\]; allowed: \[host\], \[limits\]"),
+        ("[guest]\n", r"unknown section \[guest\]; allowed: \[host\], \[limits\], \[handoff\]"),
         ("[host]\nmessage-rate = 5\n", r"\[host\] message-rate: unknown key"),
         (
             "[limits]\nmessage-rate = 0\n",
@@ -149,6 +156,32 @@ def test_what_is_shown_has_the_same_effect(tmp_path: Path, arguments: tuple[str,
         ),
         ("[host]\ndirectory =\nlibvirt =\nport =\n", r"host.conf: \[host\] directory: none is named"),
         ("[host]\nstate = a\0b\n", "state: .* is not allowed"),
+        (
+            "[handoff]\nlisten = 192.0.2.1\n",
+            r"\[handoff\] listen: '192.0.2.1' is not allowed; allowed: an IP address of this host",
+        ),
+        ("[handoff]\nlisten = host-a:7788\n", "listen: 'host-a:7788' is not allowed"),
+        ("[handoff]\nlisten = fd00::1:7788\n", "listen: 'fd00::1:7788' is not allowed"),
+        ("[handoff]\nlisten = [fe80::1%eth0]:7788\n", "listen: .* is not allowed"),
+        ("[handoff]\nlisten = [192.0.2.1]:7788\n", "listen: .* is not allowed"),
+        ("[handoff]\nlisten = 192.0.2.1:0\n", "listen: '192.0.2.1:0' is not allowed"),
+        ("[handoff]\nlisten = 192.0.2.1:65536\n", "listen: .* is not allowed"),
+        ("[handoff]\nlisten = 192.0.2.1:²\n", "listen: .* is not allowed"),
+        (
+            "[handoff]\npeers = host-b:7788\n",
+            "peers: 'host-b:7788' is not allowed; allowed: NAME=ADDRESS:PORT, with no / in",
+        ),
+        ("[handoff]\npeers = =host-b:7788\n", "peers: '=host-b:7788' is not allowed"),
+        ("[handoff]\npeers = a/b=host-b:7788\n", "peers: .* is not allowed"),
+        ("[handoff]\npeers = b=:7788\n", "peers: 'b=:7788' is not allowed"),
+        ("[handoff]\npeers = b=host b:7788\n", "peers: 'b=host b:7788' is not allowed"),
+        ("[handoff]\npeers = b=host..b:7788\n", "peers: .* is not allowed"),
+        ("[handoff]\npeers = b=192.0.2.300:7788\n", "peers: 'b=192.0.2.300:7788' is not allowed"),
+        (f"[handoff]\npeers = b={'x' * 64}:7788\n", "peers: .* is not allowed"),
+        (f"[handoff]\npeers = b={'x.' * 127}x:7788\n", "peers: .* is not allowed"),
+        ("[handoff]\ncertificate =\n", "certificate: '' is not allowed; allowed: a path"),
+        ("[handoff]\nsecurity = none\n", "security: 'none' is not allowed; allowed: tls, plain-text"),
+        ("[handoff]\nallow-loss = true\n", "allow-loss: 'true' is not allowed; allowed: yes, no"),
         ("host\n", r"host.conf: line 1 stands before any section; begin the file with \[host\]"),
     ],
 )
@@ -218,6 +251,70 @@ def test_neither_a_name_nor_a_path_stands_for_two_ports(file: Path, other: str) 
 def test_a_group_may_be_left_out_again() -> None:
     assert load("--operator-group", "adm").operator_group == "adm"
     assert load("--operator-group", "").operator_group is None
+
+
+# ---- Hand-off ----
+
+HANDOFF = """\
+[handoff]
+listen =
+    192.0.2.1:7788
+    [FD00:0:0::1]:7788
+    192.0.2.1:7788
+peers =
+    host b = host-b.example.org:7788
+    c=192.0.2.3:1
+    d=[fd00::4]:65535
+certificate = /x/cert
+key = /x/key
+ca = /x/ca
+security = plain-text
+allow-loss = yes
+"""
+
+
+def test_what_hand_offs_need_is_read_and_shown_so_that_it_has_the_same_effect(file: Path) -> None:
+    file.write_text(HANDOFF, encoding="utf-8")
+    loaded = load("--config", str(file))
+    assert loaded.handoff_listen == (Address("192.0.2.1", 7788), Address("fd00::1", 7788))
+    assert loaded.handoff_peers == (
+        Peer("host b", Address("host-b.example.org", 7788)),
+        Peer("c", Address("192.0.2.3", 1)),
+        Peer("d", Address("fd00::4", 65535)),
+    )
+    assert (loaded.handoff_certificate, loaded.handoff_key, loaded.handoff_ca) == ("/x/cert", "/x/key", "/x/ca")
+    assert (loaded.handoff_security, loaded.handoff_allow_loss) == ("plain-text", True)
+    file.write_text(loaded.show(), encoding="utf-8")
+    assert load("--config", str(file)) == loaded
+
+
+@pytest.mark.parametrize("other", ["b=host-c:7788", "c=host-b:7788"])
+def test_neither_a_name_nor_an_address_stands_for_two_peers(file: Path, other: str) -> None:
+    file.write_text(f"[handoff]\npeers =\n    b=host-b:7788\n    {other}\n    b=host-b:7788\n", encoding="utf-8")
+    assert problem("--config", str(file)) == (
+        f"{file}: [handoff] peers: 'b=host-b:7788' and '{other}' exclude each other; "
+        "allowed: each name and each address once"
+    )
+
+
+@pytest.mark.parametrize("key", ["listen = 192.0.2.1:7788", "peers = b=host-b:7788"])
+def test_files_for_hand_offs_are_complained_of_only_where_there_are_hand_offs_in_tls(file: Path, key: str) -> None:
+    file.write_text(f"[handoff]\n{key}\ncertificate = /none/cert\n", encoding="utf-8")
+    missing = (
+        "[handoff] certificate /none/cert: No such file or directory; put it there, readable for the user of vmaccord-host"
+    )
+    assert list(config.complaints(load("--config", str(file)))) == [missing]
+    file.write_text("[handoff]\ncertificate = /none/cert\n", encoding="utf-8")
+    assert list(config.complaints(load("--config", str(file)))) == []
+    file.write_text(f"[handoff]\n{key}\nsecurity = plain-text\n", encoding="utf-8")
+    assert list(config.complaints(load("--config", str(file)))) == []
+
+
+def test_all_about_hand_offs_counts_in_a_running_daemon_at_once(file: Path) -> None:
+    file.write_text(HANDOFF, encoding="utf-8")
+    new = load("--config", str(file))
+    names = ("listen", "peers", "certificate", "key", "ca", "security", "allow-loss")
+    assert config.changes(load(), new) == (new, tuple(f"[handoff] {name}" for name in names), ())
 
 
 # ---- Files that are dropped in ----

@@ -1,0 +1,1 @@
+"""Hand-offs: a guest's session follows its VM from host to host."""
