@@ -8,6 +8,7 @@ makes one of several.
 
 from __future__ import annotations
 
+import enum
 from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 #: Names of the ports that agents listen on; the legacy one is preferred where a VM has both.
@@ -40,6 +41,38 @@ class Tell(Protocol):
     """Told what operators want to know besides: of the kinds ``migration`` and ``discovery`` of the feed."""
 
     def __call__(self, kind: str, guest: Optional[str] = None, **details: Any) -> None: ...
+
+
+class Migration(enum.Enum):
+    """Where the migration of a VM stands, as this host sees it."""
+
+    # ---- On the destination ----
+
+    #: The VM is on its way here.
+    INCOMING = "incoming"
+    #: It runs here, or could: whoever migrated it wanted it paused.
+    ARRIVED = "arrived"
+    #: It won't come: the migration failed.
+    TURNED_BACK = "turned back"
+
+    # ---- On the source ----
+
+    #: It runs here, while its memory is sent to another host.
+    BEGINS = "begins"
+    #: It was stopped, to run on another host.
+    LEAVING = "leaving"
+    #: It is gone; it runs on another host.
+    LEFT = "left"
+    #: The migration failed or was cancelled; the VM stays, unless it ended meanwhile.
+    FAILED = "failed"
+
+
+#: Called with where a migration stands, and the VM's name and UUID.
+Moving = Callable[[Migration, str, Optional[str]], None]
+
+
+def ignore(_migration: Migration, _name: str, _uuid: Optional[str]) -> None:
+    """Take no notice of a migration."""
 
 
 class Source(Protocol):

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Coroutine, Hashable, Iterable
 from typing import Any, Callable, ClassVar, Optional, Protocol
 
-from . import Added, Event, Report, Source, Tell
+from . import Added, Event, Moving, Report, Source, Tell, ignore
 from .claims import Claims
 from .directory import DirectoryDiscovery
 from .fixed import FixedDiscovery
@@ -27,7 +27,7 @@ class Wanted(Hashable, Protocol):
     def rank(self) -> int:
         """The lower, the more it counts."""
 
-    def make(self, report: Report, tell: Tell) -> Source:
+    def make(self, report: Report, tell: Tell, moving: Moving) -> Source:
         """The source."""
 
 
@@ -38,7 +38,7 @@ class Fixed:
     rank: ClassVar[int] = 0
     ports: tuple[tuple[str, str], ...]
 
-    def make(self, report: Report, tell: Tell) -> Source:
+    def make(self, report: Report, tell: Tell, moving: Moving) -> Source:
         """The source."""
         return FixedDiscovery(self.ports, report)
 
@@ -50,9 +50,9 @@ class Libvirt:
     rank: ClassVar[int] = 1
     uri: str
 
-    def make(self, report: Report, tell: Tell) -> Source:
+    def make(self, report: Report, tell: Tell, moving: Moving) -> Source:
         """The source."""
-        return LibvirtDiscovery(self.uri, report, tell)
+        return LibvirtDiscovery(self.uri, report, tell, moving=moving)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Directories:
     rank: ClassVar[int] = 2
     paths: tuple[str, ...]
 
-    def make(self, report: Report, tell: Tell) -> Source:
+    def make(self, report: Report, tell: Tell, moving: Moving) -> Source:
         """The source."""
         return DirectoryDiscovery(self.paths, report)
 
@@ -70,8 +70,8 @@ class Directories:
 class _Member:
     """A source at work."""
 
-    def __init__(self, wanted: Wanted, take: Callable[[_Member, Event], None], tell: Tell) -> None:
-        self.source = wanted.make(functools.partial(take, self), tell)
+    def __init__(self, wanted: Wanted, take: Callable[[_Member, Event], None], tell: Tell, moving: Moving) -> None:
+        self.source = wanted.make(functools.partial(take, self), tell, moving)
         self.task: Optional[asyncio.Task[None]] = None
 
     def end(self) -> None:
@@ -86,14 +86,16 @@ class CombinedDiscovery:
 
     :param report: called with every event.
     :param tell: told what operators want to know besides.
+    :param moving: called with what a source says of the migration of a VM.
     """
 
-    def __init__(self, wanted: Iterable[Wanted], report: Report, tell: Tell) -> None:
+    def __init__(self, wanted: Iterable[Wanted], report: Report, tell: Tell, moving: Moving = ignore) -> None:
         self._wanted = _in_order(wanted)
         #: The sources that count, those that are about to go last.
         self._order: list[Wanted] = []
         self._report = report
         self._tell = tell
+        self._moving = moving
         self._claims = Claims()
         self._members: dict[Wanted, _Member] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -156,7 +158,7 @@ class CombinedDiscovery:
         try:
             for each in wanted:
                 if each not in self._members:
-                    self._members[each] = _Member(each, self._take, self._tell)
+                    self._members[each] = _Member(each, self._take, self._tell, self._moving)
                     opened.append(each)
                     self._members[each].source.open()
         except BaseException:

@@ -43,15 +43,21 @@ class FakeLibvirt:
     VIR_DOMAIN_EVENT_ID_LIFECYCLE = 0
     VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED = 15
     VIR_DOMAIN_EVENT_ID_DEVICE_ADDED = 19
+    VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION = 20
+    VIR_DOMAIN_JOB_OPERATION = "operation"
+    VIR_DOMAIN_JOB_OPERATION_SAVE = 2
+    VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT = 5
     VIR_DOMAIN_EVENT_STARTED = 2
     VIR_DOMAIN_EVENT_STARTED_BOOTED = 0
     VIR_DOMAIN_EVENT_STARTED_MIGRATED = 1
     VIR_DOMAIN_EVENT_SUSPENDED = 3
+    VIR_DOMAIN_EVENT_SUSPENDED_PAUSED = 0
     VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED = 1
     VIR_DOMAIN_EVENT_RESUMED = 4
     VIR_DOMAIN_EVENT_RESUMED_MIGRATED = 1
     VIR_DOMAIN_EVENT_STOPPED = 5
     VIR_DOMAIN_EVENT_STOPPED_MIGRATED = 3
+    VIR_DOMAIN_EVENT_STOPPED_FAILED = 5
 
     def __init__(self) -> None:
         #: Why the daemon can't be reached.
@@ -60,6 +66,8 @@ class FakeLibvirt:
         self.keeps_not_alive: Optional[Exception] = None
         #: The running domains by UUID: XML, or what makes it, or why there is none.
         self.domains: dict[str, Union[str, Exception, Callable[[], str]]] = {}
+        #: The operations of the jobs of some, or why one can't be told of its job.
+        self.jobs: dict[str, Union[int, Exception]] = {}
         self.connections: list[FakeConnection] = []
         self.attempts = 0
         self.silenced = False
@@ -183,3 +191,9 @@ class FakeDomain:
         if isinstance(described, Exception):
             raise described
         return described if isinstance(described, str) else described()
+
+    def jobStats(self) -> dict[str, int]:  # noqa: N802
+        operation = self._library.jobs.get(self._uuid)
+        if isinstance(operation, Exception):
+            raise operation
+        return {"type": 0} if operation is None else {"type": 2, FakeLibvirt.VIR_DOMAIN_JOB_OPERATION: operation}

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import pytest
 
-from host_agent.discovery import PORTS, Added, Event, Removed, Report, Source, Tell
+from host_agent.discovery import PORTS, Added, Event, Migration, Moving, Removed, Report, Source, Tell, ignore
 from host_agent.discovery.combined import CombinedDiscovery, Directories, Fixed, Libvirt, Wanted
 from host_agent.discovery.directory import DirectoryDiscovery
 from host_agent.discovery.fixed import FixedDiscovery
@@ -23,9 +23,10 @@ from tests.host_agent.parts import run, until
 class Slow:
     """A source that finds what a test says, and has settled when a test says so."""
 
-    def __init__(self, report: Report, tell: Tell, failure: Optional[Failure]) -> None:
+    def __init__(self, report: Report, tell: Tell, moving: Moving, failure: Optional[Failure]) -> None:
         self.report = report
         self.tell = tell
+        self.moving = moving
         self.answered = asyncio.Event()
         self.broken = asyncio.Event()
         self.starts = 0
@@ -67,8 +68,8 @@ class WantedSlow:
     failure: Optional[Failure] = dataclasses.field(default=None, compare=False)
     rank: int = 1
 
-    def make(self, report: Report, tell: Tell) -> Source:
-        self.made[self.name] = Slow(report, tell, self.failure)
+    def make(self, report: Report, tell: Tell, moving: Moving) -> Source:
+        self.made[self.name] = Slow(report, tell, moving, self.failure)
         return self.made[self.name]
 
 
@@ -78,7 +79,8 @@ class Combined:
     def __init__(self, *wanted: Wanted) -> None:
         self.events: list[Event] = []
         self.told: list[tuple[str, Optional[str], dict[str, Any]]] = []
-        self.discovery = CombinedDiscovery(wanted, self.events.append, self._tell)
+        self.moves: list[tuple[Migration, str, Optional[str]]] = []
+        self.discovery = CombinedDiscovery(wanted, self.events.append, self._tell, lambda *move: self.moves.append(move))
         self.task: Optional[asyncio.Task[None]] = None
 
     @contextlib.asynccontextmanager
@@ -333,6 +335,24 @@ def test_what_sources_tell_is_passed_on() -> None:
     run(scenario())
 
 
+def test_what_sources_say_of_migrations_is_passed_on() -> None:
+    async def scenario() -> None:
+        made: dict[str, Slow] = {}
+        async with Combined(WantedSlow("one", made)).run() as combined:
+            made["one"].moving(Migration.LEAVING, "web", "u-1")
+            assert combined.moves == [(Migration.LEAVING, "web", "u-1")]
+
+    run(scenario())
+
+
+def test_nobody_needs_to_take_notice_of_migrations() -> None:
+    made: dict[str, Slow] = {}
+    discovery = CombinedDiscovery([WantedSlow("one", made)], _report_nothing, lambda *_, **__: None)
+    discovery.open()
+    made["one"].moving(Migration.LEFT, "web", None)
+    discovery.close()
+
+
 @pytest.mark.parametrize(
     ("wanted", "kind"),
     [
@@ -346,7 +366,7 @@ def test_the_configuration_s_words_become_sources(wanted: Wanted, kind: type) ->
         def tell(kind: str, guest: Optional[str] = None, **details: Any) -> None:
             raise AssertionError
 
-        assert isinstance(wanted.make(_report_nothing, tell), kind)
+        assert isinstance(wanted.make(_report_nothing, tell, ignore), kind)
 
     run(scenario())
 

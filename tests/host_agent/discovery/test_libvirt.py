@@ -10,13 +10,14 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import pytest
 
 from host_agent.connector import Backoff
 from host_agent.demo.vm import packages
-from host_agent.discovery import PORTS, Added, Event, Removed
+from host_agent.discovery import PORTS, Added, Event, Migration, Removed
+from host_agent.discovery import libvirt as module
 from host_agent.discovery.libvirt import LibvirtDiscovery, NoLibvirt, load
 from host_agent.exits import Exit
 from tests.host_agent.parts import PATIENCE, run, until
@@ -36,8 +37,10 @@ class Watched:
     def __init__(self, uri: str = URI) -> None:
         self.events: list[Event] = []
         self.told: list[tuple[str, Optional[str], dict[str, Any]]] = []
+        #: Where migrations stand, and how many events had been reported by then.
+        self.moves: list[tuple[Migration, str, Optional[str], int]] = []
         self.backoff = Backoff(lambda: 0.0, first=0.001, longest=0.01)
-        self.discovery = LibvirtDiscovery(uri, self.events.append, self._tell, self.backoff)
+        self.discovery = LibvirtDiscovery(uri, self.events.append, self._tell, self.backoff, self._move)
         self.task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @contextlib.asynccontextmanager
@@ -70,8 +73,21 @@ class Watched:
     def told_of(self, kind: str) -> list[tuple[Optional[str], dict[str, Any]]]:
         return [(guest, details) for each, guest, details in self.told if each == kind]
 
+    async def until_moved(self, *expected: Migration) -> None:
+        """Wait for as many moves, and compare them; they are not seen again."""
+        await until(lambda: len(self.moves) >= len(expected))
+        news, self.moves[:] = list(self.moves), []
+        assert [each[:3] for each in news] == [(each, "vm-u-1", "u-1") for each in expected]
+
+    def texts(self) -> list[str]:
+        """What was told of migrations, to people."""
+        return [details["text"] for _, details in self.told_of("migration")]
+
     def _tell(self, kind: str, guest: Optional[str] = None, **details: Any) -> None:
         self.told.append((kind, guest, details))
+
+    def _move(self, migration: Migration, name: str, uuid: Optional[str]) -> None:
+        self.moves.append((migration, name, uuid, len(self.events)))
 
 
 # ---- With libvirt's test driver ----
@@ -283,6 +299,165 @@ def test_the_ways_of_a_migration_are_told(fake: FakeLibvirt) -> None:
             ]
 
     run(scenario())
+
+
+# ---- Migrations ----
+
+
+def live(fake: FakeLibvirt, kind: str, reason: str) -> None:
+    """Something happens in the life of a domain."""
+    numbers = (getattr(FakeLibvirt, f"VIR_DOMAIN_EVENT_{name}") for name in (kind, f"{kind}_{reason}"))
+    fake.connection.tell(FakeLibvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, "u-1", *numbers)
+
+
+def send_memory(
+    fake: FakeLibvirt, operation: Union[int, Exception] = FakeLibvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
+) -> None:
+    """A pass over the domain's memory begins."""
+    fake.jobs["u-1"] = operation
+    fake.connection.tell(FakeLibvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, "u-1", 1)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are looked at all the time."""
+    monkeypatch.setattr(module, "_JOB_PERIOD", 0.001)
+
+
+def test_a_domain_that_leaves_is_followed_and_has_its_port_until_then(fake: FakeLibvirt) -> None:
+    async def scenario() -> None:
+        fake.run_domain("web", "u-1", "/1")
+        async with Watched().run() as watched:
+            send_memory(fake)
+            send_memory(fake)
+            live(fake, "SUSPENDED", "MIGRATED")
+            send_memory(fake)
+            await watched.until_moved(Migration.BEGINS, Migration.LEAVING)
+            del fake.domains["u-1"]
+            live(fake, "STOPPED", "MIGRATED")
+            await until(lambda: watched.events[1:])
+            assert watched.moves == [(Migration.LEFT, "vm-u-1", "u-1", 1)]
+            assert watched.texts() == [
+                "is being sent to another host",
+                "is stopped here, to run on another host",
+                "has left for another host",
+            ]
+
+    run(scenario())
+
+
+def test_a_domain_that_arrives_has_its_port_by_then(fake: FakeLibvirt) -> None:
+    async def scenario() -> None:
+        async with Watched().run() as watched:
+            fake.run_domain("web", "u-1", "/1")
+            live(fake, "STARTED", "MIGRATED")
+            live(fake, "RESUMED", "MIGRATED")
+            await until(lambda: len(watched.moves) == 2)
+            assert watched.moves == [
+                (Migration.INCOMING, "vm-u-1", "u-1", 1),
+                (Migration.ARRIVED, "vm-u-1", "u-1", 1),
+            ]
+            assert watched.texts() == ["arrives from another host", "runs on this host now"]
+
+    run(scenario())
+
+
+def test_a_domain_that_does_not_arrive_is_told_of(fake: FakeLibvirt) -> None:
+    async def scenario() -> None:
+        async with Watched().run() as watched:
+            fake.run_domain("web", "u-1", "/1")
+            live(fake, "STARTED", "MIGRATED")
+            live(fake, "STOPPED", "FAILED")
+            await watched.until_moved(Migration.INCOMING, Migration.TURNED_BACK)
+            assert watched.texts() == ["arrives from another host", "does not arrive: its migration failed"]
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_migration_that_is_cancelled_before_the_domain_stops_is_noticed_by_its_job(fake: FakeLibvirt) -> None:
+    async def scenario() -> None:
+        fake.run_domain("web", "u-1", "/1")
+        async with Watched().run() as watched:
+            for _ in range(2):
+                send_memory(fake)
+                await watched.until_moved(Migration.BEGINS)
+                del fake.jobs["u-1"]
+                await watched.until_moved(Migration.FAILED)
+            assert watched.texts() == ["is being sent to another host", "stays on this host: its migration failed"] * 2
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_job_that_can_not_be_told_decides_nothing(fake: FakeLibvirt) -> None:
+    async def scenario() -> None:
+        fake.run_domain("web", "u-1", "/1")
+        async with Watched().run() as watched:
+            send_memory(fake, Error("its lock is held"))
+            send_memory(fake)
+            await watched.until_moved(Migration.BEGINS)
+            send_memory(fake, Error("domain is not running"))
+            live(fake, "STOPPED", "MIGRATED")
+            await watched.until_moved(Migration.LEFT)
+
+    run(scenario())
+
+
+def test_a_domain_that_is_saved_does_not_leave(fake: FakeLibvirt) -> None:
+    async def scenario() -> None:
+        fake.run_domain("web", "u-1", "/1")
+        async with Watched().run() as watched:
+            send_memory(fake, FakeLibvirt.VIR_DOMAIN_JOB_OPERATION_SAVE)
+            live(fake, "SUSPENDED", "PAUSED")
+            live(fake, "STARTED", "MIGRATED")
+            await watched.until_moved(Migration.INCOMING)
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_connection_that_dies_while_a_job_is_looked_at_is_made_anew_and_the_job_followed(fake: FakeLibvirt) -> None:
+    async def scenario() -> None:
+        fake.run_domain("web", "u-1", "/1")
+        async with Watched().run() as watched:
+            send_memory(fake)
+            await watched.until_moved(Migration.BEGINS)
+            fake.connection.alive = False
+            fake.jobs["u-1"] = Error("the connection is closed")
+            await until(lambda: fake.attempts > 1)
+            del fake.jobs["u-1"]
+            await watched.until_moved(Migration.FAILED)
+
+    run(scenario())
+
+
+def test_a_domain_that_was_about_to_leave_and_is_gone_when_the_daemon_is_back_has_left(fake: FakeLibvirt) -> None:
+    async def scenario() -> None:
+        fake.run_domain("web", "u-1", "/1")
+        async with Watched().run() as watched:
+            send_memory(fake)
+            live(fake, "SUSPENDED", "MIGRATED")
+            await watched.until_moved(Migration.BEGINS, Migration.LEAVING)
+            del fake.domains["u-1"]
+            fake.end(FakeLibvirt.VIR_CONNECT_CLOSE_REASON_EOF)
+            await watched.until_moved(Migration.LEFT)
+
+    run(scenario())
+
+
+def test_nobody_needs_to_take_notice_of_a_migration(fake: FakeLibvirt) -> None:
+    async def scenario() -> None:
+        watched = Watched()
+        watched.discovery = LibvirtDiscovery(URI, watched.events.append, watched._tell)
+        async with watched.run():
+            live(fake, "STARTED", "MIGRATED")
+            await until(watched.texts)
+
+    run(scenario())
+
+
+# ---- Trouble ----
 
 
 def test_a_domain_that_can_not_be_looked_at_stays_as_it_was(fake: FakeLibvirt, caplog: pytest.LogCaptureFixture) -> None:
