@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Union
 
 from common import catalogue, fields, messages, settings, statuses, versions
-from common.handoff import documents, frames, window
-from common.handoff.members import members_of
+from common.handoff import documents, frames, greetings, refusals, steps, window
+from common.handoff.members import Member, members_of
 from common.session import REPLY_ID
 from guest_agent import exits as guest_exits
 from guest_agent import options as guest
@@ -22,8 +22,12 @@ from host_agent import exits as host_exits
 DIRECTORY = pathlib.Path(__file__).parent
 
 
+#: How a diagram begins.
+_DIAGRAM = "```mermaid"
+
+
 class Table(NamedTuple):
-    """The rows of the first table below *heading* of *page*, without head and rule."""
+    """The rows of the first table below *heading* of *page*, without head and rule; or the lines of a diagram."""
 
     page: str
     heading: str
@@ -65,14 +69,16 @@ def replaced(text: str, table: Table) -> str:
 
 
 def _place(lines: Sequence[str], heading: str) -> tuple[int, int]:
-    """Where the rows of a table begin, and where they end."""
+    """Where the rows of a table, or the lines of a diagram, begin, and where they end."""
     if heading not in lines:
         raise ValueError(f"no heading is {heading!r}")
     head = lines.index(heading) + 1
-    while not lines[head].startswith("|"):
+    while not lines[head].startswith(("|", _DIAGRAM)):
         head += 1
         if head == len(lines) or lines[head].startswith("#"):
             raise ValueError(f"no table stands below {heading!r}")
+    if lines[head] == _DIAGRAM:
+        return head + 1, lines.index("```", head)
     first = last = head + 2
     while last < len(lines) and lines[last].startswith("|"):
         last += 1
@@ -133,11 +139,36 @@ def _handoff() -> Iterable[Table]:
     page = "handoff.md"
     yield Table(page, "## The document", [f"| {number} | {held} |" for number, held in documents.HOLDS.items()])
     for number, spec in documents.SPECS.items():
-        rows = [f"| `{each.wire}` | {each.kind.label} | {each.says} |" for each in members_of(spec)]
-        yield Table(page, f"### Spec {number}", rows)
+        yield Table(page, f"### Spec {number}", [_member(each) for each in members_of(spec)])
+    yield Table(page, "## The sequence", list(_sequence()))
     yield Table(page, "### Commands", [_command(each) for each in frames.Command])
+    yield Table(page, "### Hello", [_member(each) for each in members_of(greetings.Hello)])
+    yield Table(page, "### The answer to Hello", [_member(each) for each in members_of(greetings.Welcome)])
+    yield Table(page, "### Refusals", [f"| `{code.value}` | {meaning} |" for code, meaning in refusals.MEANINGS.items()])
     rows = [f"| {number} | {brought} |" for number, brought in window.VERSIONS.items()]
     yield Table(page, "### Protocol versions", rows)
+
+
+def _member(member: Member) -> str:
+    return f"| `{member.wire}` | {member.kind.label} | {member.says} |"
+
+
+def _sequence() -> Iterable[str]:
+    """The steps of a hand-off that goes well, and whose the guest is; then the one that gives it up."""
+    yield "sequenceDiagram"
+    yield "    participant source as source's daemon"
+    yield "    participant destination as destination's daemon"
+    owner = None
+    for step in steps.STEPS:
+        if step.command is frames.Command.ABANDON:
+            yield "    Note over source,destination: or, instead of Complete:"
+        name = step.command.name.capitalize()
+        since = f" (since version {step.since})" if step.since else ""
+        yield f"    source->>destination: {step.command.value} {name}{since}: {step.asks}"
+        yield f"    destination-->>source: OK: {step.answers}"
+        if step.leads_to.owner is not owner:
+            owner = step.leads_to.owner
+            yield f"    Note over {owner.value}: owns the guest"
 
 
 def _command(command: frames.Command) -> str:

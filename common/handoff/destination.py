@@ -279,7 +279,8 @@ _OK = Response(Status.OK)
 _SUPERSEDED = Refusal(Code.SUPERSEDED.value, "the source speaks of this transfer on a newer connection: go on there")
 _FORGETFUL = Refusal(
     Code.NOT_SAVED.value,
-    "the destination's state file could not be read, so nobody knows what it has taken: make it readable, and restart there",
+    "the destination could not read its state file when it started, so nobody knows what it has taken: "
+    "see its log, and restart it",
 )
 _BUSY = Refusal(Code.BUSY.value, "the destination is just taking this transfer: ask again in a moment")
 _ALREADY_TAKEN = Refusal(Code.ALREADY_TAKEN.value, "the destination has taken this guest before: forget it on the source")

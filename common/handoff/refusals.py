@@ -5,12 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from common.fields import NATURAL, list_of
+from common.fields import NATURAL, Kind, list_of
 
 from . import untrusted
 from .errors import HandoffError, InvalidPayload
 from .frames import TALK_LIMIT, Response, Status
 from .members import Members, member, text
+
+#: A longer code is cut, in characters.
+CODE_LENGTH = 100
 
 
 class Code(str, enum.Enum):
@@ -47,6 +50,16 @@ MEANINGS: Mapping[Code, str] = {
 }
 
 
+def _check_code(value: object) -> str:
+    """What a peer has for a code: a word, or a number; what it means is not known here then."""
+    if isinstance(value, (str, int)):
+        return str(value)[:CODE_LENGTH]
+    raise ValueError("no code")
+
+
+_CODE = Kind(f"str (up to {CODE_LENGTH})", _check_code)
+
+
 class Refusal(Members):
     """The payload of an error.
 
@@ -55,7 +68,7 @@ class Refusal(Members):
     :ivar supported: the versions that would not have been refused, lowest first; of what, the code says.
     """
 
-    code: str = member("code", text(100))
+    code: str = member("code", _CODE, default="")
     message: str = member("message", text(2000), default="")
     supported: tuple[int, ...] = member("supported", list_of(NATURAL), default=())
 

@@ -102,16 +102,18 @@ class Source:
     def ask(self) -> Conversation[bool]:
         """Find out whether the destination has taken the guest; if not, it does not any more on an older connection.
 
+        In the legacy protocol that can't be asked, and a destination that has never heard of transfers prepares the same one
+        again and again. So it is asked to take the guest once more: then it has, whatever was before.
+
         :raises Refused: it does not say.
         """
         yield from start(self._terms.protocol)
         if self._terms.protocol >= _HELLO_SINCE:
             return (yield from self._greet()).taken
-        # Nothing is handed over: what gets lost does not matter.
         prepared = yield from self._offer(self._terms.specs, allow_loss=True)
         if not prepared.taken:
-            yield from abandon()
-        return prepared.taken
+            yield from complete()
+        return True
 
     def _greet(self) -> Conversation[Welcome]:
         hello = Hello(self._terms.specs, self._terms.api_maximum, self._vm, self._transfer)
@@ -133,8 +135,9 @@ class Source:
         try:
             return (yield from self._send(max(specs), allow_loss))
         except Refused as refused:
+            # Whatever word an older release has for it: it says what it reads.
             spec = greetings.common_spec((each for each in specs if each < max(specs)), refused.refusal.supported)
-            if refused.refusal.code != Code.UNKNOWN_SPEC.value or spec is None:
+            if spec is None:
                 raise
         return (yield from self._send(spec, allow_loss))
 

@@ -6,8 +6,9 @@ is carried without what it says of versions and of the agent's run, of which the
 
 **Reply ids never repeat.** An id is the run of a daemon, a hyphen, and a number that this run gives once. The *floor* is
 the highest number that any daemon gave to a command for this guest. A destination gives only numbers above the floors of
-all guests that it took over, whatever its run: so the numbers that one guest sees only rise, from host to host, and even
-two daemons that take themselves for the same run (a host's disk that was cloned) can't give the same id to it twice.
+all guests that it took over, whatever its run: so the numbers that one guest sees rise from host to host, and even two
+daemons that take themselves for the same run (a host's memory that was cloned) can't give the same id to it twice. A daemon
+that is restarted is another run, and counts from the beginning.
 """
 
 from __future__ import annotations

@@ -43,7 +43,5 @@ def refuse(sender_version: int, newest: int = NEWEST) -> Refusal:
 
 def retry_with(refusal: Refusal, refused: int, newest: int = NEWEST) -> Optional[int]:
     """With which version a source, whose newest is *newest*, tries again after *refused* was; None: with none."""
-    if refusal.code != Code.UNSUPPORTED_VERSION.value:
-        return None
     known = [version for version in VERSIONS if version <= newest and version < refused]
     return max((version for version in known if version in refusal.supported), default=None)

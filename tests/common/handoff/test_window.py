@@ -66,5 +66,5 @@ def test_a_source_whose_newest_version_was_lowered_does_not_go_beyond() -> None:
     assert window.retry_with(Refusal(Code.UNSUPPORTED_VERSION.value, "", (0, 1)), 5, newest=0) == 0
 
 
-def test_after_another_refusal_no_version_is_tried() -> None:
-    assert window.retry_with(Refusal("unknown-spec", "", (0,)), 1) is None
+def test_whatever_word_a_refusal_has_the_versions_that_it_names_count() -> None:
+    assert window.retry_with(Refusal("version-not-supported", "", (0,)), 1) == 0
