@@ -9,6 +9,9 @@ A channel that ends may take a command or its completion along. A guest that ans
 sent once more, on its next channel, what it has not answered yet, unless that means the moment at which it was given. What
 a command says stays in memory, only for as long as it may be sent again, and is never stored.
 
+A guest that is handed over to another host takes its commands in flight along: whoever waits here is told where to. The
+completions of those that another host, or another run of the daemon, sent are remembered for a while, for whoever asks.
+
 What can't be sent is refused before a byte is written: see ``refusals``.
 """
 
@@ -18,20 +21,20 @@ import asyncio
 import collections
 import itertools
 import weakref
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 from common import errors, messages
 from common.catalogue import CATALOGUE, Catalogue, Row
-from common.fields import Rest
+from common.fields import TEXT, Rest, list_of
 from common.session import REPLY_ID, HostSession
 
 from . import deadlines
 from .feed import Feed
 from .guest import Guest
-from .known import InFlight
+from .known import Frozen, InFlight
 from .meter import Meter
-from .refusals import Refused, refuse
+from .refusals import LIMIT, Refused, refuse
 
 #: So many commands whose deadline passed are remembered, so that a late completion can be told from an unknown one.
 OVERDUE_LIMIT = 10_000
@@ -51,6 +54,18 @@ REPEAT_PERIOD = 0.5
 #: A command is sent again at most so often: a guest could let its channels end without end.
 REPEATS_LIMIT = 10
 
+#: So many outcomes are kept for other hosts, for so many seconds.
+OUTCOMES_LIMIT = 1_000
+OUTCOMES_PERIOD = 600.0
+
+#: So many completions of a guest that another host is about to hand over are kept until it has done so.
+EARLY_LIMIT = 8
+
+#: No host has given so many reply ids. One that says so is not believed: numbers above must still fit into a document.
+NUMBERS_LIMIT = 10**12
+
+_FREEZE, _THAW = "filesystem-freeze", "filesystem-thaw"
+
 
 class TimedOut(Exception):
     """The completion did not come in time.
@@ -67,6 +82,21 @@ class Stopping(Exception):
     """The daemon stops; the completion will find the command when it runs again."""
 
 
+class Moved(Exception):
+    """The guest was handed over to another host, which the completion will reach.
+
+    :ivar to: that host.
+    :ivar transfer: the hand-off.
+    :ivar reply_id: of the command.
+    """
+
+    def __init__(self, to: str, transfer: str, reply_id: str) -> None:
+        self.to = to
+        self.transfer = transfer
+        self.reply_id = reply_id
+        super().__init__(f"moved to {to}")
+
+
 class Answer(NamedTuple):
     """What a guest answered: *more* are the completion's further members, *after* is how long it took, in seconds."""
 
@@ -79,7 +109,7 @@ class Sent(NamedTuple):
     """A command that was sent.
 
     :ivar reply_id: None: it has no completion at the version that was agreed.
-    :ivar answer: fails with TimedOut or Stopping.
+    :ivar answer: fails with TimedOut, Moved or Stopping.
     """
 
     name: str
@@ -107,9 +137,23 @@ class _Waiting:
         or an earlier run of the daemon sent it.
     :ivar agent_id: the run of the agent that may be sent it again; None: none may.
     :ivar channel: the guest's channel on which it was sent last.
+    :ivar orphaned: whether nobody of this run of the daemon sent it.
+    :ivar frozen: what it freezes, as far as that is known before it is answered; None: nothing.
     """
 
-    __slots__ = ("agent_id", "answer", "channel", "command", "guest", "message", "repeats", "timer", "told_after")
+    __slots__ = (
+        "agent_id",
+        "answer",
+        "channel",
+        "command",
+        "frozen",
+        "guest",
+        "message",
+        "orphaned",
+        "repeats",
+        "timer",
+        "told_after",
+    )
 
     timer: asyncio.TimerHandle
 
@@ -124,6 +168,8 @@ class _Waiting:
         self.channel = guest.channel
         self.repeats = 0
         self.told_after = 0.0
+        self.orphaned = False
+        self.frozen: Optional[Frozen] = None
 
     @property
     def patience(self) -> float:
@@ -156,10 +202,16 @@ class Commands:
         self._feed = feed
         self._memory = memory
         self._catalogue = catalogue
-        self._numbers = itertools.count(1)
+        self._highest = 0
         self._waiting: dict[str, _Waiting] = {}
         #: By reply id: whom it was sent to. A guest that is forgotten is not kept for it.
         self._overdue: collections.OrderedDict[str, weakref.ref[Guest]] = collections.OrderedDict()
+        #: By reply id: what was answered to orphaned commands, and when; the oldest first.
+        self._outcomes: dict[str, tuple[Answer, float]] = {}
+        #: Whether another host is about to hand a guest over.
+        self.is_awaited: Callable[[Guest], bool] = lambda guest: False
+        #: What such guests answered to commands that are not known here yet.
+        self._early: weakref.WeakKeyDictionary[Guest, collections.deque[messages.Completion]] = weakref.WeakKeyDictionary()
         self._stopping = False
 
     def __len__(self) -> int:
@@ -187,8 +239,12 @@ class Commands:
         after = now - waiting.command.sent_at
         self._meter.round_trips.add(after)
         self._tell(guest, waiting.command.name, completion, late=False)
+        _note_freeze(waiting, completion, after)
+        answer = Answer(completion.done, _more(completion), after)
+        if waiting.orphaned:
+            self._keep_outcome(completion.reply_id, answer, now)
         if not waiting.answer.done():
-            waiting.answer.set_result(Answer(completion.done, _more(completion), after))
+            waiting.answer.set_result(answer)
 
     def offered(self, guest: Guest) -> None:
         """*guest* says on its channel what it lets the host do."""
@@ -199,7 +255,7 @@ class Commands:
     def resume(self, guest: Guest) -> None:
         """Wait on for the commands of *guest* that an earlier run of the daemon sent."""
         for command in guest.in_flight.values():
-            self._wait(guest, command, None)
+            self._wait_for_orphan(guest, command)
 
     def forget(self, guest: Guest) -> None:
         """Nobody will answer for *guest* any more."""
@@ -219,6 +275,70 @@ class Commands:
             waiting.timer.cancel()
             if not waiting.answer.done():
                 waiting.answer.set_exception(Stopping())
+
+    # ---- From host to host ----
+
+    def number_above(self, floor: int) -> None:
+        """Number commands above *floor* from now on: another host has given that number."""
+        if floor < NUMBERS_LIMIT:
+            self._highest = max(self._highest, floor)
+
+    def highest(self) -> int:
+        """The highest number that a command of this run, or of a host before it, has."""
+        return self._highest
+
+    def hold(self, guest: Guest, to: Optional[str] = None) -> None:
+        """Send nothing to *guest*: it is being handed over, *to* another host."""
+        guest.moving, guest.moving_to = True, to
+
+    def release(self, guest: Guest) -> None:
+        """*guest* stays here: it is sent what it is to be sent, and what it may not have got meanwhile."""
+        guest.stay()
+        self.offered(guest)
+
+    def hand_over(self, guest: Guest, to: str, transfer: str) -> None:
+        """*guest* is the host *to*'s, by the hand-off *transfer*: what was in flight will be answered there."""
+        for reply_id in list(guest.in_flight):
+            waiting = self._waiting[reply_id]
+            self._end(waiting)
+            if not waiting.answer.done():
+                waiting.answer.set_exception(Moved(to, transfer, reply_id))
+        guest.move(to)
+
+    def adopt(self, guest: Guest, in_flight: Iterable[InFlight]) -> None:
+        """Wait for commands that another host sent to *guest*, and remember how they end.
+
+        What is known here already stays as it is; of too many, the first ones count.
+        """
+        for command in itertools.islice(in_flight, LIMIT):
+            if command.reply_id in self._waiting:
+                continue
+            guest.in_flight[command.reply_id] = command
+            if self._memory is not None:
+                self._memory.put_command(guest.name, command)
+            waiting = self._wait_for_orphan(guest, command)
+            if command.name == _FREEZE:
+                waiting.frozen = guest.frozen
+        for completion in self._early.pop(guest, ()):
+            self.completed(guest, completion, self._loop.time())
+
+    def disown(self, reply_ids: Iterable[str]) -> None:
+        """Wait no longer for those commands, which are another host's after all."""
+        for reply_id in list(reply_ids):
+            self._give_up(self._waiting[reply_id])
+
+    def outcome(self, reply_id: str) -> Optional[Answer]:
+        """What was answered lately to a command that another host or another run of the daemon sent; None: nothing."""
+        answer, at = self._outcomes.get(reply_id, (None, 0.0))
+        return answer if self._loop.time() < at + OUTCOMES_PERIOD else None
+
+    def _keep_outcome(self, reply_id: str, answer: Answer, now: float) -> None:
+        self._outcomes[reply_id] = answer, now
+        while len(self._outcomes) > OUTCOMES_LIMIT or now >= self._oldest_outcome() + OUTCOMES_PERIOD:
+            del self._outcomes[next(iter(self._outcomes))]
+
+    def _oldest_outcome(self) -> float:
+        return next(at for _, at in self._outcomes.values())
 
     # ---- Out ----
 
@@ -245,7 +365,11 @@ class Commands:
         command = guest.in_flight[reply_id] = InFlight(reply_id, name, now, now + timeout)
         if self._memory is not None:
             self._memory.put_command(guest.name, command)
-        return Sent(name, agreed, reply_id, self._wait(guest, command, None if row.momentary else message))
+        waiting = self._wait(guest, command, None if row.momentary else message)
+        if isinstance(message, messages.FilesystemFreeze):
+            waiting.frozen = Frozen(message.mountpoints or (), now + message.thaw_after)
+            guest.frozen = guest.frozen_at(now) or waiting.frozen
+        return Sent(name, agreed, reply_id, waiting.answer)
 
     def _row(self, name: str) -> Row:
         row = self._catalogue.command(name)
@@ -257,12 +381,13 @@ class Commands:
         if REPLY_ID in arguments:
             text = f"{row.name}: {REPLY_ID} is given by the daemon: leave it out"
             raise Refused("invalid-arguments", text, argument=REPLY_ID)
-        return f"{self._run[:16]}-{next(self._numbers)}"
+        self._highest += 1
+        return f"{self._run[:16]}-{self._highest}"
 
     def _repeat(self, guest: Guest) -> None:
         """Send again what *guest*, which lives on another channel now, may not have got."""
         agent_id = _repeating_agent(guest.session)
-        if agent_id is None or self._stopping:
+        if agent_id is None or self._stopping or guest.moving:
             return
         for waiting in [self._waiting[reply_id] for reply_id in guest.in_flight]:
             if waiting.is_lost_to(agent_id) and waiting.repeats < REPEATS_LIMIT and not self._send_again(waiting):
@@ -286,13 +411,18 @@ class Commands:
 
     # ---- In flight ----
 
-    def _wait(self, guest: Guest, command: InFlight, message: Optional[messages.Message]) -> asyncio.Future[Answer]:
+    def _wait_for_orphan(self, guest: Guest, command: InFlight) -> _Waiting:
+        waiting = self._wait(guest, command, None)
+        waiting.orphaned = True
+        return waiting
+
+    def _wait(self, guest: Guest, command: InFlight, message: Optional[messages.Message]) -> _Waiting:
         answer: asyncio.Future[Answer] = self._loop.create_future()
         # Nobody may be waiting any more when it fails; that is no error.
         answer.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         waiting = self._waiting[command.reply_id] = _Waiting(guest, command, answer, message)
         self._set_timer(waiting)
-        return answer
+        return waiting
 
     def _set_timer(self, waiting: _Waiting) -> None:
         sent_at, deadline = waiting.command.sent_at, waiting.command.deadline
@@ -341,6 +471,8 @@ class Commands:
             del self._overdue[completion.reply_id]
             self._meter.late += 1
             self._tell(guest, None, completion, late=True)
+        elif self.is_awaited(guest):
+            self._early.setdefault(guest, collections.deque(maxlen=EARLY_LIMIT)).append(completion)
         else:
             self._meter.unknown += 1
 
@@ -369,6 +501,26 @@ def _message(row: Row, arguments: Mapping[str, Any]) -> messages.Message:
     if mistyped:
         raise Refused("invalid-arguments", f"{row.name}: {mistyped[0]}: of a wrong type", argument=mistyped[0])
     return message
+
+
+def _note_freeze(waiting: _Waiting, completion: messages.Completion, after: float) -> None:
+    """What is frozen in the guest now that it has answered *waiting*, *after* so many seconds."""
+    guest, frozen = waiting.guest, waiting.frozen
+    if waiting.command.name == _THAW and completion.done:
+        guest.frozen = None
+    elif frozen is not None and completion.done:
+        # It counts from a moment between the command and the completion.
+        guest.frozen = Frozen(_mountpoints(completion, frozen.mountpoints), frozen.thaws_at + after)
+    elif guest.frozen is frozen:
+        guest.frozen = None
+
+
+def _mountpoints(completion: messages.Completion, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        mountpoints: tuple[str, ...] = list_of(TEXT).check((completion.result or {}).get("mountpoints"))
+    except ValueError:
+        return otherwise
+    return mountpoints
 
 
 def _more(completion: messages.Completion) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 A guest outlives its channels: its session, facts, commands and counters stay when a channel ends or its socket vanishes.
 What was agreed does not: it belongs to one channel. Whatever a guest sends, what is kept of it is bounded: the lines of its
 facts together, and how much of what happens to it is told.
+
+A guest that comes from another host brings what was known of it there. That counts less than what is known here and is not
+older; and what its last channel there said of the agent is shown only until host and guest have agreed here.
 """
 
 from __future__ import annotations
@@ -10,17 +13,18 @@ from __future__ import annotations
 import enum
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 from common import events, messages
 from common.catalogue import CATALOGUE, Direction
+from common.handoff.spec2 import Capabilities, Spec2
 from common.session import HostSession
 
 from .budget import Budget, Limits
 from .feed import Feed
 from .journal import CallAt, Journal
-from .known import Fact, InFlight, VersionChange, share
+from .known import UNKNOWN_TIME, Departure, Fact, Frozen, InFlight, VersionChange, share
 from .meter import Meter, Standing
 
 #: How many changes of the version are remembered.
@@ -31,6 +35,9 @@ TELLING_RATE = 3.0
 
 #: Of what a guest says of a command that it does not carry out, so much is told, in characters.
 UNSUPPORTED_LENGTH = 200
+
+#: A change that two hosts tell of is the same if they were so close, in seconds: clocks and ages are not exact.
+SAME_MOMENT = 1.0
 
 
 class State(enum.Enum):
@@ -58,6 +65,12 @@ class Memory(Protocol):
 
     def put_change(self, guest: str, change: VersionChange) -> None:
         """Host and guest agreed on another version."""
+
+    def put_guest(self, guest: str, uuid: Optional[str]) -> None:
+        """The UUID of the guest's VM is known."""
+
+    def forget(self, guest: str) -> None:
+        """Nothing is to be known of the guest any more."""
 
 
 class Shared(NamedTuple):
@@ -96,10 +109,17 @@ class Guest:
         "_since",
         "_standing",
         "_telling",
+        "carried",
         "channel",
+        "departed",
+        "departure",
         "facts",
+        "frozen",
         "history",
         "in_flight",
+        "moved_to",
+        "moving",
+        "moving_to",
         "name",
         "path",
         "session",
@@ -121,6 +141,19 @@ class Guest:
         self.in_flight: dict[str, InFlight] = {}
         #: Whether it sends too much and is read from slowly.
         self.throttled = False
+        #: What is frozen in it, or was: see ``frozen_at``.
+        self.frozen: Optional[Frozen] = None
+        #: Whether it is just being handed over, to the host ``moving_to`` where that is known.
+        self.moving = False
+        self.moving_to: Optional[str] = None
+        #: The hand-off of which the outcome is not known; who sets it keeps the guest moving until then.
+        self.departure: Optional[Departure] = None
+        #: The host that it was handed over to; None: it is this host's.
+        self.moved_to: Optional[str] = None
+        #: The hand-off that took it there, as long as that must be remembered.
+        self.departed: Optional[str] = None
+        #: What another host said beside facts and what is in flight.
+        self.carried: Optional[Spec2] = None
         self._shared = shared
         self._since = now
         self._changes = 0
@@ -140,6 +173,8 @@ class Guest:
         """Its port is at *path*, perhaps a fresh one."""
         if path != self.path:
             self._shared.feed.tell("guest-found", self.name, path=path)
+            if self.path is not None:
+                self.moved_to = None
         self.path = path
         self.uuid = uuid or self.uuid
         self._futile = False
@@ -162,7 +197,22 @@ class Guest:
         """Its VM is called *name* now."""
         self._shared.feed.tell("guest-renamed", name, old=self.name)
         self.name = name
+        if self.departure is not None:
+            self.departure = self.departure._replace(guest=name)
         self._journal.rename(name)
+
+    def stay(self) -> None:
+        """It is this host's, and not just being handed over."""
+        self.moving, self.moving_to, self.departure, self.moved_to = False, None, None, None
+
+    def move(self, to: str) -> None:
+        """It is the host *to*'s, and nothing of it is known here any more; its commands in flight have been taken away."""
+        self.stay()
+        self.moved_to = to
+        self.facts, self._facts_size = {}, 0
+        self.history, self.frozen, self.carried = (), None, None
+        if self._shared.memory is not None:
+            self._shared.memory.forget(self.name)
 
     def unreachable(self, why: str, now: float) -> None:
         """Attempts to connect keep failing; to be told once for all in a row."""
@@ -266,7 +316,49 @@ class Guest:
         self._facts_size = sum(len(fact.line) for fact in facts.values())
         self.history = tuple(history)[-HISTORY:]
         self.in_flight = {each.reply_id: each for each in in_flight}
-        self.session.heard_at = max((fact.heard_at for fact in facts.values()), default=None)
+        self._note_heard()
+
+    def take_over(
+        self,
+        uuid: Optional[str],
+        facts: Mapping[str, Fact],
+        history: Iterable[VersionChange] = (),
+        carried: Optional[Spec2] = None,
+    ) -> None:
+        """Take what another host knew of it, which is this host's from now on.
+
+        :param carried: what else that said.
+        """
+        self.stay()
+        self.uuid = self.uuid or uuid
+        if self._shared.memory is not None:
+            self._shared.memory.put_guest(self.name, self.uuid)
+        for name, fact in facts.items():
+            if name not in self.facts or self.facts[name].heard_at < fact.heard_at:
+                self._put(name, fact)
+        self._note_heard()
+        self._take_over_history(history)
+        self.carried = carried
+        if self.state in _OPEN and self.session.negotiation.met:
+            self._outdate_carried()
+
+    def _take_over_history(self, history: Iterable[VersionChange]) -> None:
+        new = [each for each in history if not any(_is_same(each, own) for own in self.history)]
+        self.history = tuple(sorted((*self.history, *new), key=lambda each: each.at))[-HISTORY:]
+        if self._shared.memory is not None:
+            for change in new:
+                self._shared.memory.put_change(self.name, change)
+
+    def _outdate_carried(self) -> None:
+        """The agent speaks for itself; what was counted before stays true."""
+        if self.carried is not None:
+            self.carried = Spec2(counters=self.carried.counters)
+
+    def _note_heard(self) -> None:
+        """It was heard when its latest fact came, if not later."""
+        heard_at = max((fact.heard_at for fact in self.facts.values()), default=UNKNOWN_TIME)
+        if heard_at > (UNKNOWN_TIME if self.session.heard_at is None else self.session.heard_at):
+            self.session.heard_at = heard_at
 
     def _take(self, event: events.MessageReceived, now: float) -> None:
         message, name = event.message, event.name
@@ -286,16 +378,22 @@ class Guest:
     def _keep(self, name: str, line: bytes, now: float) -> None:
         """Keep the newest of each fact; one that takes more room than before only while there is room for all."""
         before = self.facts.get(name)
-        size = self._facts_size + len(line) - (len(before.line) if before is not None else 0)
-        if size > max(self._shared.limits.facts_size, self._facts_size):
+        if not self._put(name, Fact(line, now)):
             self._refuse_fact(name, now)
-            return
+        elif name != _HEARTBEAT and before is not None and before.line != line:
+            self.tell("fact", now, name=name)
+
+    def _put(self, name: str, fact: Fact) -> bool:
+        """Whether there is room for *fact*, which is then kept."""
+        before = self.facts.get(name)
+        size = self._facts_size + len(fact.line) - (len(before.line) if before is not None else 0)
+        if size > max(self._shared.limits.facts_size, self._facts_size):
+            return False
         self._facts_size = size
-        fact = self.facts[name] = Fact(line, now)
+        self.facts[name] = fact
         if self._shared.memory is not None:
             self._shared.memory.put_fact(self.name, name, fact)
-        if name != _HEARTBEAT and before is not None and before.line != line:
-            self.tell("fact", now, name=name)
+        return True
 
     def _refuse_fact(self, name: str, now: float) -> None:
         self.session.counters.dropped["facts-too-large"] += 1
@@ -325,6 +423,7 @@ class Guest:
         self._reason = why
         self._changed_at = now
         self.history = (*self.history[1 - HISTORY :], change)
+        self._outdate_carried()
         self._stand()
         self._shared.meter.changes[event.reason.value] += 1
         if self._shared.memory is not None:
@@ -365,6 +464,15 @@ class Guest:
 
     # ---- What is known ----
 
+    def frozen_at(self, now: float) -> Optional[Frozen]:
+        """What is frozen in it; None: nothing, or it has thawed by itself."""
+        return self.frozen if self.frozen is not None and now < self.frozen.thaws_at else None
+
+    @property
+    def carried_capabilities(self) -> Optional[Capabilities]:
+        """What it let another host do, until host and guest have agreed here; to be shown, nothing is decided by it."""
+        return None if self.carried is None else self.carried.capabilities
+
     def describe(self, now: float, with_facts: bool = True) -> dict[str, Any]:
         """Everything, as the control API has it; what is unknown is None, ages are in seconds."""
         described = {
@@ -378,6 +486,8 @@ class Guest:
             },
             "api": self._describe_api(now),
             "heard_s": _age(self.session.heard_at, now),
+            "handoff": self._describe_handoff(),
+            "frozen": self._describe_frozen(now),
             "commands": [
                 {
                     "reply_id": each.reply_id,
@@ -400,9 +510,23 @@ class Guest:
             described["counters"] = self.session.counters.as_mapping()
         return described
 
+    def _describe_handoff(self) -> dict[str, Any]:
+        if self.moved_to is not None:
+            return {"state": "moved", "peer": self.moved_to}
+        if self.departure is not None:
+            return {"state": "in-doubt", "peer": self.departure.peer}
+        return {"state": "moving" if self.moving else "here", "peer": self.moving_to}
+
+    def _describe_frozen(self, now: float) -> Optional[dict[str, Any]]:
+        frozen = self.frozen_at(now)
+        if frozen is None:
+            return None
+        return {"mountpoints": list(frozen.mountpoints), "thaws_in_s": round(frozen.thaws_at - now, 3)}
+
     def _describe_capabilities(self) -> Optional[dict[str, Any]]:
-        capabilities = self.session.capabilities
-        if capabilities is None or self.state not in _OPEN:
+        said = self.session.capabilities if self.state in _OPEN else None
+        capabilities = said or self.carried_capabilities
+        if capabilities is None:
             return None
         return {"commands": dict(capabilities.commands), "features": list(capabilities.features)}
 
@@ -432,4 +556,8 @@ def _number(value: Optional[int]) -> Optional[int]:
 
 
 def _age(at: Optional[float], now: float) -> Optional[float]:
-    return None if at is None else round(max(0.0, now - at), 3)
+    return None if at is None or at == UNKNOWN_TIME else round(max(0.0, now - at), 3)
+
+
+def _is_same(one: VersionChange, other: VersionChange) -> bool:
+    return one[1:] == other[1:] and abs(one.at - other.at) < SAME_MOMENT

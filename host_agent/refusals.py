@@ -37,6 +37,9 @@ class Refused(Exception):
 
 def refuse(guest: Guest, row: Row) -> Optional[Refused]:
     """Why the command *row* can't be sent to *guest* now; None: it can."""
+    away = refuse_away(guest)
+    if away is not None:
+        return away
     if guest.state is not State.RESPONSIVE:
         return _lifeless(guest)
     try:
@@ -46,6 +49,22 @@ def refuse(guest: Guest, row: Row) -> Optional[Refused]:
     if len(guest.in_flight) >= LIMIT and guest.session.answered(row.name):
         return Refused("busy", f"{guest.name} has not answered {LIMIT} commands yet: wait for them")
     return None
+
+
+def refuse_away(guest: Guest) -> Optional[Refused]:
+    """Why nothing can be asked of *guest* here, for it has moved, is moving or may have moved; None: it is here."""
+    if guest.moved_to is not None:
+        return Refused("moved", f"{guest.name} moved to {guest.moved_to}: ask there", to=guest.moved_to)
+    return _moving(guest) if guest.moving else None
+
+
+def _moving(guest: Guest) -> Refused:
+    if guest.departure is not None:
+        peer = guest.departure.peer
+        what = f"may be on {peer} already: it is known as soon as {peer} answers; see 'vmaccord handoff list'"
+    else:
+        what = f"is just moving to another host: try again in a moment, or 'vmaccord handoff cancel {guest.name}'"
+    return Refused("moving", f"{guest.name} {what}")
 
 
 def _explain(guest: Guest, row: Row, error: errors.SendRefused) -> Refused:

@@ -1,7 +1,8 @@
 """All guests by name, and which absent ones are still remembered.
 
 An absent guest is remembered for a while, so that its facts survive a restart of its VM; never more than a bounded number
-of them, however many names come and go. Pure: time is passed in.
+of them, however many names come and go. One that is just being handed over is remembered until that has an end. Pure: time
+is passed in.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class Registry:
         """The guest called *name*, or None."""
         return self._guests.get(name)
 
+    def find_vm(self, name: str, uuid: Optional[str]) -> Optional[Guest]:
+        """The guest of the VM *uuid*, or else the one called *name*, which may be another VM's; or None."""
+        known = (guest for guest in self if uuid is not None and guest.uuid == uuid)
+        return next(known, None) or self.find(name)
+
     def arrived(self, name: str, uuid: Optional[str] = None) -> Guest:
         """The guest called *name*, which has a port now.
 
@@ -91,9 +97,12 @@ class Registry:
     def tick(self, now: float) -> list[Guest]:
         """Forget absent guests: those absent for too long, and those too many. Returns them."""
         surplus = len(self._absent) - self._absent_limit
-        forgotten = [
+        due = [
             name
             for position, (name, left_at) in enumerate(self._absent.items())
             if position < surplus or now >= left_at + self._forget_after
         ]
-        return [self.remove(name) for name in forgotten]
+        moving = [name for name in due if self._guests[name].moving]
+        for name in moving:
+            self.left(name, now)
+        return [self.remove(name) for name in due if name not in moving]

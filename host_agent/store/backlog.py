@@ -1,7 +1,7 @@
 """What has changed and is not in the file yet. Pure; instants are those of the event loop's clock.
 
 Its size is bounded however long the file can't be written: of a guest's facts only the latest wait, of its changes as many
-as are remembered, of the commands those in flight.
+as are remembered, of the commands those in flight, of the hand-offs those in doubt and as many taken as are remembered.
 
 Facts come without end, and a guest that lives says them again after any restart: they may wait, so that a guest costs one
 small write a minute. Everything else is written at the next opportunity.
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Collection
 from typing import NamedTuple, Optional, TypeVar
 
+from common.handoff.destination import TAKEN_LIMIT
 from host_agent.guest import HISTORY
-from host_agent.known import Fact, InFlight, VersionChange
+from host_agent.known import Departure, Fact, InFlight, VersionChange
 
 T = TypeVar("T")
 
@@ -48,6 +50,10 @@ class Portion:
     :ivar changes: of versions, by guest and in order.
     :ivar commands: those that were sent, with the guest's name, by reply id.
     :ivar answered: the reply ids of those not in flight any more.
+    :ivar departures: the hand-offs in doubt, by transfer.
+    :ivar departed: the transfers of which the outcome is known.
+    :ivar taken: the guests that were taken over, by transfer and in order.
+    :ivar not_taken: the transfers that were not taken after all.
     """
 
     def __init__(self) -> None:
@@ -57,14 +63,23 @@ class Portion:
         self.changes: dict[str, deque[VersionChange]] = {}
         self.commands: dict[str, tuple[str, InFlight]] = {}
         self.answered: set[str] = set()
+        self.departures: dict[str, Departure] = {}
+        self.departed: set[str] = set()
+        self.taken: dict[str, str] = {}
+        self.not_taken: set[str] = set()
 
     def __bool__(self) -> bool:
-        return bool(self.moves or self.uuids or self.facts or self.changes or self.commands or self.answered)
+        return any(self._parts)
 
     def __len__(self) -> int:
         """How many rows of the file it concerns."""
+        return sum(map(len, self._parts))
+
+    @property
+    def _parts(self) -> tuple[Collection[object], ...]:
         by_guest = (*self.facts.values(), *self.changes.values())
-        return len(self.moves) + len(self.uuids) + sum(map(len, by_guest)) + len(self.commands) + len(self.answered)
+        transfers = (self.departures, self.departed, self.taken, self.not_taken)
+        return self.moves, self.uuids, *by_guest, self.commands, self.answered, *transfers
 
     def put_change(self, guest: str, change: VersionChange) -> None:
         """Another version was agreed on."""
@@ -75,6 +90,29 @@ class Portion:
         if self.commands.pop(reply_id, None) is None:
             self.answered.add(reply_id)
 
+    def put_departure(self, departure: Departure) -> None:
+        """A hand-off is in doubt."""
+        self.departures[departure.transfer] = departure
+        self.departed.discard(departure.transfer)
+
+    def drop_departure(self, transfer: str) -> None:
+        """Its outcome is known."""
+        self.departures.pop(transfer, None)
+        self.departed.add(transfer)
+
+    def put_taken(self, transfer: str, guest: str) -> None:
+        """A guest was taken over."""
+        self.not_taken.discard(transfer)
+        self.taken.pop(transfer, None)
+        self.taken[transfer] = guest
+        if len(self.taken) > TAKEN_LIMIT:
+            del self.taken[next(iter(self.taken))]
+
+    def drop_taken(self, transfer: str) -> None:
+        """It was not, after all."""
+        self.taken.pop(transfer, None)
+        self.not_taken.add(transfer)
+
     def rename(self, old: str, new: str) -> None:
         """What is known of *old* is known of *new*, and what was known of *new* of nobody."""
         self._discard(new)
@@ -84,6 +122,9 @@ class Portion:
         for reply_id, (guest, command) in self.commands.items():
             if guest == old:
                 self.commands[reply_id] = (new, command)
+        for transfer, departure in self.departures.items():
+            if departure.guest == old:
+                self.departures[transfer] = departure._replace(guest=new)
         self.moves.append(Move(old, new))
 
     def forget(self, guest: str) -> None:
@@ -107,6 +148,14 @@ class Portion:
         self.commands.update(later.commands)
         for reply_id in later.answered:
             self.drop_command(reply_id)
+        for departure in later.departures.values():
+            self.put_departure(departure)
+        for transfer in later.departed:
+            self.drop_departure(transfer)
+        for transfer, guest in later.taken.items():
+            self.put_taken(transfer, guest)
+        for transfer in later.not_taken:
+            self.drop_taken(transfer)
 
     def _discard(self, guest: str) -> None:
         self.uuids.pop(guest, None)
@@ -152,6 +201,22 @@ class Backlog:
     def drop_command(self, reply_id: str) -> None:
         """A command is not in flight any more."""
         self._waiting.drop_command(reply_id)
+
+    def put_departure(self, departure: Departure) -> None:
+        """Nobody knows how a hand-off ended."""
+        self._waiting.put_departure(departure)
+
+    def drop_departure(self, transfer: str) -> None:
+        """It is known."""
+        self._waiting.drop_departure(transfer)
+
+    def put_taken(self, transfer: str, guest: str) -> None:
+        """A guest was taken over from another host."""
+        self._waiting.put_taken(transfer, guest)
+
+    def drop_taken(self, transfer: str) -> None:
+        """It was not, after all."""
+        self._waiting.drop_taken(transfer)
 
     def rename(self, old: str, new: str) -> None:
         """What is known of *old* is known of *new* from now on, and what was known of *new* of nobody."""

@@ -5,6 +5,8 @@ older layout is brought up in the transaction of the first write, so that it can
 
 The journal is a write-ahead log: a commit appends to it and waits for no disk, and who looks into the file holds up no
 write. A killed daemon loses nothing that was committed, a power cut at most the last moments, and neither harms the file.
+Only a commit that says whose a guest is waits for the disk, and then with all that was committed before: no power cut may
+give a guest two owners.
 When the file is closed, the log goes: what is left is one plain file, which can be read in a read-only place, too.
 """
 
@@ -15,15 +17,16 @@ import functools
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple, Optional
 
+from common.handoff.destination import TAKEN_LIMIT
 from host_agent.exits import Exit, Failure
 from host_agent.guest import HISTORY
 
 from . import rows
 from .backlog import Move
-from .rows import ChangeRow, CommandRow, Contents, FactRow, GuestRow
+from .rows import ChangeRow, CommandRow, Contents, DepartureRow, FactRow, GuestRow, TakenRow
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +42,14 @@ _STEPS = (
         "CREATE INDEX changes_of_guest ON changes (guest)",
         "CREATE TABLE commands (reply_id TEXT PRIMARY KEY, guest TEXT, name TEXT, sent_at REAL, deadline_at REAL)",
     ),
+    (
+        "CREATE TABLE departures (transfer TEXT PRIMARY KEY, guest TEXT, uuid TEXT, peer TEXT, since REAL, gone INTEGER)",
+        "CREATE TABLE taken (transfer TEXT PRIMARY KEY, guest TEXT)",
+    ),
 )
+
+#: The layout before there were hand-offs.
+_BEFORE_HANDOFFS = 2
 
 #: The number of the present layout, kept as the database's ``user_version``.
 LAYOUT = len(_STEPS)
@@ -56,6 +66,7 @@ _RENAME = (
     "UPDATE facts SET guest = ? WHERE guest = ?",
     "UPDATE changes SET guest = ? WHERE guest = ?",
     "UPDATE commands SET guest = ? WHERE guest = ?",
+    "UPDATE departures SET guest = ? WHERE guest = ?",
 )
 
 #: Of the changes of one guest, keeps as many as are given.
@@ -63,6 +74,9 @@ _TRIM = """
 DELETE FROM changes WHERE guest = :guest AND rowid NOT IN
 (SELECT rowid FROM changes WHERE guest = :guest ORDER BY rowid DESC LIMIT :kept)
 """
+
+#: Of what was taken over, keeps the latest, as many as are given.
+_TRIM_TAKEN = "DELETE FROM taken WHERE rowid <= (SELECT rowid FROM taken ORDER BY rowid DESC LIMIT 1 OFFSET ?)"
 
 #: In one statement, so that another program that makes them is seen before or after it, never in between.
 _LAYOUT_AND_SCHEMA = "SELECT user_version, sql FROM pragma_user_version LEFT JOIN sqlite_master"
@@ -87,6 +101,10 @@ class Batch(NamedTuple):
     changes: Iterable[ChangeRow] = ()
     commands: Iterable[CommandRow] = ()
     answered: Iterable[str] = ()
+    departures: Collection[DepartureRow] = ()
+    departed: Iterable[str] = ()
+    taken: Collection[TakenRow] = ()
+    not_taken: Iterable[str] = ()
 
 
 class Store:
@@ -132,7 +150,7 @@ class Store:
         with self._opened() as connection:
             _layout_of(connection)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if batch.departures or batch.taken else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             with connection:
                 _bring_up(connection)
@@ -255,11 +273,19 @@ def _read(connection: sqlite3.Connection, layout: int) -> Contents:
     guests = connection.execute("SELECT guest, uuid FROM guests")
     changes = connection.execute("SELECT guest, at, old, new, reason FROM changes ORDER BY rowid")
     commands = connection.execute("SELECT reply_id, guest, name, sent_at, deadline_at FROM commands ORDER BY sent_at")
-    return Contents(
+    contents = Contents(
         tuple(rows.passing(rows.check_guest, guests)),
         tuple(facts),
         tuple(rows.passing(rows.check_change, changes)),
         tuple(rows.passing(rows.check_command, commands)),
+    )
+    if layout == _BEFORE_HANDOFFS:
+        return contents
+    departures = connection.execute("SELECT transfer, guest, uuid, peer, since, gone FROM departures ORDER BY rowid")
+    taken = connection.execute("SELECT transfer, guest FROM taken ORDER BY rowid")
+    return contents._replace(
+        departures=tuple(rows.passing(rows.check_departure, departures)),
+        taken=tuple(rows.passing(rows.check_taken, taken)),
     )
 
 
@@ -274,6 +300,11 @@ def _apply(connection: sqlite3.Connection, batch: Batch) -> None:
     connection.executemany(_TRIM, ({"guest": guest, "kept": HISTORY} for guest in changed))
     connection.executemany("INSERT OR REPLACE INTO commands VALUES (?, ?, ?, ?, ?)", batch.commands)
     connection.executemany("DELETE FROM commands WHERE reply_id = ?", ((reply_id,) for reply_id in batch.answered))
+    connection.executemany("INSERT OR REPLACE INTO departures VALUES (?, ?, ?, ?, ?, ?)", batch.departures)
+    connection.executemany("DELETE FROM departures WHERE transfer = ?", ((each,) for each in batch.departed))
+    connection.executemany("INSERT OR REPLACE INTO taken VALUES (?, ?)", batch.taken)
+    connection.executemany("DELETE FROM taken WHERE transfer = ?", ((each,) for each in batch.not_taken))
+    connection.execute(_TRIM_TAKEN, (TAKEN_LIMIT,))
 
 
 def _move(connection: sqlite3.Connection, move: Move) -> None:

@@ -10,15 +10,17 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Callable, NamedTuple, Optional
 
 from host_agent.guest import HISTORY
-from host_agent.known import Fact, InFlight, VersionChange
+from host_agent.known import Departure, Fact, InFlight, VersionChange
 
 from .backlog import Backlog, Portion
 from .file import Batch, Damaged, Store
-from .rows import ChangeRow, CommandRow, Contents, FactRow, GuestRow, line_of
+from .rows import ChangeRow, CommandRow, Contents, DepartureRow, FactRow, GuestRow, TakenRow, line_of
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +47,21 @@ class Remembered(NamedTuple):
     commands: list[InFlight]
 
 
+class Loaded(NamedTuple):
+    """What was found in the file.
+
+    :ivar guests: by name.
+    :ivar departures: the hand-offs in doubt.
+    :ivar taken: the guests that were taken over, by transfer, the latest last.
+    :ivar readable: whether it could be read. If not, nobody may be told that a transfer is not among those taken.
+    """
+
+    guests: Mapping[str, Remembered] = MappingProxyType({})
+    departures: tuple[Departure, ...] = ()
+    taken: Mapping[str, str] = MappingProxyType({})
+    readable: bool = True
+
+
 class Keeper:
     """Writes what changes to *store*.
 
@@ -68,20 +85,21 @@ class Keeper:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._backlog = Backlog()
         self._changed = asyncio.Event()
-        self._job: Optional[asyncio.Task[None]] = None
+        self._job: Optional[asyncio.Task[bool]] = None
         self._failing: Optional[str] = None
 
-    def load(self) -> dict[str, Remembered]:
-        """What is remembered, by the guests' names. Blocking: for the time before anybody is served.
+    def load(self) -> Loaded:
+        """What is remembered. Blocking: for the time before anybody is served.
 
         :raises MisplacedStateFile: the file can't be where it should.
         """
         self._store.check_place()
         try:
-            return self._restored(_get(self._store))
+            contents, readable = _get(self._store)
         except _PROBLEMS as error:
             self._fail(error)
-            return {}
+            return Loaded(readable=False)
+        return self._restored(contents)._replace(readable=readable)
 
     # ---- What changes ----
 
@@ -110,6 +128,26 @@ class Keeper:
         self._backlog.drop_command(reply_id)
         self._changed.set()
 
+    def put_departure(self, departure: Departure) -> None:
+        """A guest will be offered to another host, of which nobody may hear whether it took it: ``save`` comes before."""
+        self._backlog.put_departure(departure)
+        self._changed.set()
+
+    def drop_departure(self, transfer: str) -> None:
+        """It is known whether the other host has taken it."""
+        self._backlog.drop_departure(transfer)
+        self._changed.set()
+
+    def put_taken(self, transfer: str, guest: str) -> None:
+        """A guest was taken over from another host; that counts as soon as ``save`` has said so."""
+        self._backlog.put_taken(transfer, guest)
+        self._changed.set()
+
+    def drop_taken(self, transfer: str) -> None:
+        """It was not taken over, after all: what could not be saved must not be written later."""
+        self._backlog.drop_taken(transfer)
+        self._changed.set()
+
     def rename(self, old: str, new: str) -> None:
         """A guest is called otherwise: what is known of *old* is known of *new*, and what was known of *new* of nobody."""
         self._backlog.rename(old, new)
@@ -135,6 +173,13 @@ class Keeper:
         """Write all that waits."""
         await self._write(self._backlog.take_all)
 
+    async def save(self) -> bool:
+        """Write all that waits; what was said of hand-offs then survives a power cut, too.
+
+        :returns: whether that was possible.
+        """
+        return await self._write(self._backlog.take_all)
+
     async def close(self) -> None:
         """Write the rest and close the file."""
         await self.flush()
@@ -152,19 +197,21 @@ class Keeper:
         """Where the file is, and why it can't be used now; None: it can."""
         return {"path": self._store.path, "failing": self._failing}
 
-    async def _write(self, take: Callable[[], Portion]) -> None:
-        """Write what *take* gives, after what is being written. Once begun it goes on, even if the caller is cancelled."""
-        self._job = asyncio.ensure_future(self._write_after(self._job, take))
-        await asyncio.shield(self._job)
+    async def _write(self, take: Callable[[], Portion]) -> bool:
+        """Write what *take* gives, after what is being written. Once begun it goes on, even if the caller is cancelled.
 
-    async def _write_after(self, job: Optional[asyncio.Task[None]], take: Callable[[], Portion]) -> None:
+        :returns: whether it is written.
+        """
+        self._job = asyncio.ensure_future(self._write_after(self._job, take))
+        return await asyncio.shield(self._job)
+
+    async def _write_after(self, job: Optional[asyncio.Task[bool]], take: Callable[[], Portion]) -> bool:
         if job is not None:
             await job
         portion = take()
-        if portion:
-            await self._write_portion(portion)
+        return not portion or await self._write_portion(portion)
 
-    async def _write_portion(self, portion: Portion) -> None:
+    async def _write_portion(self, portion: Portion) -> bool:
         offset = self._wall_clock() - self._clock()
         try:
             await self._in_thread(lambda: _put(self._store, portion, offset))
@@ -172,8 +219,9 @@ class Keeper:
             self._backlog.put_back(portion)
             self._changed.set()
             self._fail(error)
-        else:
-            self._succeed()
+            return False
+        self._succeed()
+        return True
 
     async def _in_thread(self, call: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, call)
@@ -192,7 +240,7 @@ class Keeper:
 
     # ---- Reading ----
 
-    def _restored(self, contents: Contents) -> dict[str, Remembered]:
+    def _restored(self, contents: Contents) -> Loaded:
         """*contents* in the loop's clock. A wall clock that was set back must not make anything come from the future."""
         now = self._clock()
         offset = now - self._wall_clock()
@@ -211,16 +259,19 @@ class Keeper:
             of(each.guest).commands.append(command)
         for remembered in guests.values():
             del remembered.history[:-HISTORY]
-        return guests
+            # What another host told of came later, and was earlier.
+            remembered.history.sort(key=lambda change: change.at)
+        departures = (Departure(*row)._replace(since=min(row.since + offset, now)) for row in contents.departures)
+        return Loaded(guests, tuple(departures), dict(contents.taken))
 
 
-def _get(store: Store) -> Contents:
-    """Everything that *store* holds; a file that can't be used is set aside."""
+def _get(store: Store) -> tuple[Contents, bool]:
+    """Everything that *store* holds, and whether it could be read; a file that can't be used is set aside."""
     try:
-        return store.load()
+        return store.load(), True
     except Damaged as problem:
         store.set_aside(str(problem))
-        return Contents()
+        return Contents(), False
 
 
 def _put(store: Store, portion: Portion, offset: float) -> None:
@@ -251,4 +302,8 @@ def _batch(portion: Portion, offset: float) -> Batch:
             for guest, each in portion.commands.values()
         ),
         portion.answered,
+        tuple(DepartureRow(*each._replace(since=each.since + offset)) for each in portion.departures.values()),
+        portion.departed,
+        tuple(TakenRow(transfer, guest) for transfer, guest in portion.taken.items()),
+        portion.not_taken,
     )

@@ -12,6 +12,8 @@ from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
 from common import characters, codec, errors, framing
 from common.catalogue import CATALOGUE, Direction
+from common.handoff.members import TRANSFER
+from host_agent.known import UNKNOWN_TIME, VERSION_LIMIT
 
 T = TypeVar("T")
 
@@ -21,8 +23,7 @@ _TEXT_LIMIT = 1000
 #: No time is later, in seconds since the epoch: the year 5138.
 _TIME_LIMIT = 1e11
 
-#: No version is as high, and no command has as much time, in seconds.
-_VERSION_LIMIT = 1000
+#: No command has as much time, in seconds.
 _TIMEOUT_LIMIT = 100_000.0
 
 
@@ -34,7 +35,10 @@ class GuestRow(NamedTuple):
 
 
 class FactRow(NamedTuple):
-    """What a guest said last in the message *name*; *value* is its arguments as JSON text."""
+    """What a guest said last in the message *name*; *value* is its arguments as JSON text.
+
+    :ivar heard_at: infinitely long ago: nobody knows.
+    """
 
     guest: str
     name: str
@@ -62,13 +66,33 @@ class CommandRow(NamedTuple):
     deadline_at: float
 
 
+class DepartureRow(NamedTuple):
+    """A guest was offered to the host *peer*, which has taken it, if it is *gone*, or perhaps has."""
+
+    transfer: str
+    guest: str
+    uuid: Optional[str]
+    peer: str
+    since: float
+    gone: bool
+
+
+class TakenRow(NamedTuple):
+    """A guest was taken over from another host."""
+
+    transfer: str
+    guest: str
+
+
 class Contents(NamedTuple):
-    """Everything that the file holds; changes and commands in the order in which they came."""
+    """Everything that the file holds; all but guests and facts in the order in which it came."""
 
     guests: tuple[GuestRow, ...] = ()
     facts: tuple[FactRow, ...] = ()
     changes: tuple[ChangeRow, ...] = ()
     commands: tuple[CommandRow, ...] = ()
+    departures: tuple[DepartureRow, ...] = ()
+    taken: tuple[TakenRow, ...] = ()
 
 
 def passing(check: Callable[..., T], raws: Iterable[tuple[Any, ...]]) -> Iterator[T]:
@@ -85,7 +109,7 @@ def check_guest(guest: object, uuid: object) -> GuestRow:
 
     :raises ValueError: this program has not written it.
     """
-    return GuestRow(_text(guest), None if uuid is None else str(uuids.UUID(_text(uuid))))
+    return GuestRow(_text(guest), _uuid(uuid))
 
 
 def check_fact(guest: object, name: object, value: object, heard_at: object) -> FactRow:
@@ -93,7 +117,7 @@ def check_fact(guest: object, name: object, value: object, heard_at: object) -> 
 
     :raises ValueError, RemoteProtocolError: this program has not written it.
     """
-    row = FactRow(_text(guest), _text(name), _json_object(value), _time(heard_at))
+    row = FactRow(_text(guest), _text(name), _json_object(value), _time_heard(heard_at))
     message = CATALOGUE.find(Direction.TO_HOST, row.name)
     if message is None or not message.is_fact:
         raise ValueError("no fact")
@@ -125,6 +149,24 @@ def check_command(reply_id: object, guest: object, name: object, sent_at: object
     return row
 
 
+def check_departure(
+    transfer: object, guest: object, uuid: object, peer: object, since: object, gone: object
+) -> DepartureRow:
+    """A row of the departures.
+
+    :raises ValueError: this program has not written it.
+    """
+    return DepartureRow(TRANSFER.check(transfer), _text(guest), _uuid(uuid), _text(peer), _time(since), gone == 1)
+
+
+def check_taken(transfer: object, guest: object) -> TakenRow:
+    """A row of what was taken over.
+
+    :raises ValueError: this program has not written it.
+    """
+    return TakenRow(TRANSFER.check(transfer), _text(guest))
+
+
 def line_of(row: FactRow) -> bytes:
     """The line in which a guest would send this fact; *row* names a message of the table.
 
@@ -141,6 +183,10 @@ def _text(value: object) -> str:
     raise ValueError("no text")
 
 
+def _uuid(value: object) -> Optional[str]:
+    return None if value is None else str(uuids.UUID(_text(value)))
+
+
 def _json_object(value: object) -> str:
     if isinstance(value, str) and len(value) < framing.LINE_LIMIT and value.startswith("{"):
         return value
@@ -153,7 +199,11 @@ def _time(value: object) -> float:
     raise ValueError("no time")
 
 
+def _time_heard(value: object) -> float:
+    return UNKNOWN_TIME if value == UNKNOWN_TIME else _time(value)
+
+
 def _version(value: object) -> int:
-    if isinstance(value, int) and 0 <= value < _VERSION_LIMIT:
+    if isinstance(value, int) and 0 <= value < VERSION_LIMIT:
         return value
     raise ValueError("no version")

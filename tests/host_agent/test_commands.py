@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from common.catalogue import CATALOGUE, Direction
+from common.handoff.spec1 import FLOOR_LIMIT
 from common.messages import Capabilities
 from host_agent import commands as module
-from host_agent.commands import Answer, Commands, Stopping, TimedOut
+from host_agent.commands import Answer, Commands, Moved, Stopping, TimedOut
 from host_agent.guest import Guest
-from host_agent.known import InFlight
+from host_agent.known import Frozen, InFlight
+from host_agent.refusals import LIMIT
 
 from .commanding import EVENT, RUN, Bench, play
 from .guests import CAPABILITIES
@@ -812,5 +814,368 @@ def test_what_is_answered_while_the_rest_of_the_daemon_ends_still_counts() -> No
         assert list(bench.notes.kept) == [sent[1].reply_id]
         bench.commands.forget(guest)
         assert bench.notes.kept == {}
+
+    play(scenario)
+
+
+# ---- Freezing ----
+
+FREEZE = {"thaw_after": 60.0, "mountpoints": ["/", "/srv"]}
+
+
+def test_a_guest_is_taken_for_frozen_from_the_command_on_until_it_thaws_by_itself() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "filesystem-freeze", FREEZE)
+        assert guest.frozen == Frozen(("/", "/srv"), 1060.0)
+        await bench.loop.advance(5.0)
+        bench.complete(guest, sent.reply_id, result={"mountpoints": ["/"]})
+        assert guest.frozen == guest.frozen_at(1064.9) == Frozen(("/",), 1065.0)
+        assert guest.frozen_at(1065.0) is None
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("result", [None, {}, {"mountpoints": 7}, {"mountpoints": ["/", None]}])
+def test_where_the_guest_does_not_say_what_it_froze_it_is_what_was_asked_for(result: Any) -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        for arguments, mountpoints in ((FREEZE, ("/", "/srv")), ({"thaw_after": 60.0}, ())):
+            sent = bench.commands.send(guest, "filesystem-freeze", arguments)
+            bench.complete(guest, sent.reply_id, **({} if result is None else {"result": result}))
+            assert guest.frozen == Frozen(mountpoints, 1060.0)
+
+    play(scenario)
+
+
+def test_a_freeze_that_failed_has_frozen_nothing() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "filesystem-freeze", FREEZE)
+        bench.complete(guest, sent.reply_id, done=False)
+        assert guest.frozen is None
+
+    play(scenario)
+
+
+def test_a_second_freeze_that_fails_leaves_frozen_what_is() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.complete(guest, bench.commands.send(guest, "filesystem-freeze", FREEZE).reply_id)
+        frozen = guest.frozen
+        second = bench.commands.send(guest, "filesystem-freeze", {"thaw_after": 900.0})
+        assert guest.frozen is frozen
+        bench.complete(guest, second.reply_id, done=False)
+        assert guest.frozen is frozen
+        await bench.loop.advance(61.0)
+        third = bench.commands.send(guest, "filesystem-freeze", {"thaw_after": 900.0})
+        bench.complete(guest, third.reply_id)
+        assert guest.frozen == Frozen((), 1961.0)
+
+    play(scenario)
+
+
+def test_a_guest_that_was_thawed_is_not_frozen_and_one_that_could_not_be_is() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.complete(guest, bench.commands.send(guest, "filesystem-freeze", FREEZE).reply_id)
+        bench.complete(guest, bench.commands.send(guest, "users", {}).reply_id)
+        bench.complete(guest, bench.commands.send(guest, "filesystem-thaw", {}).reply_id, done=False)
+        assert guest.frozen is not None
+        bench.complete(guest, bench.commands.send(guest, "filesystem-thaw", {}).reply_id)
+        assert guest.frozen is None
+
+    play(scenario)
+
+
+# ---- From host to host ----
+
+TRANSFER = "0123456789abcdef" * 2
+
+
+def test_what_is_in_flight_while_a_guest_moves_is_answered_as_ever() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "users", {})
+        bench.commands.hold(guest, "host-b")
+        assert (guest.moving, guest.moving_to) == (True, "host-b")
+        bench.complete(guest, sent.reply_id)
+        assert sent.answer is not None
+        assert (await sent.answer).done
+
+    play(scenario)
+
+
+def test_what_was_lost_while_a_guest_moved_is_sent_again_as_soon_as_it_stays() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.commands.send(guest, "users", {})
+        bench.commands.hold(guest)
+        bench.reconnect(guest)
+        bench.offer(guest)
+        await bench.loop.advance()
+        assert len(bench.sent()) == 1
+        bench.commands.release(guest)
+        await bench.loop.advance()
+        assert not guest.moving
+        assert [each["__name__"] for each in bench.sent()] == ["users", "users"]
+        bench.commands.send(guest, "users", {})
+
+    play(scenario)
+
+
+def test_whoever_waits_for_a_guest_that_moved_is_told_where_to() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest, other = bench.guest(), bench.guest("web-2")
+        sent = [bench.commands.send(guest, "users", {}) for _ in range(2)]
+        elsewhere = bench.commands.send(other, "users", {})
+        bench.commands.hand_over(guest, "host-b", TRANSFER)
+        for each in sent:
+            assert each.answer is not None
+            with pytest.raises(Moved, match=r"^moved to host-b$") as moved:
+                await each.answer
+            assert (moved.value.to, moved.value.transfer, moved.value.reply_id) == ("host-b", TRANSFER, each.reply_id)
+        assert not guest.in_flight
+        assert guest.moved_to == "host-b"
+        assert list(bench.notes.kept) == list(other.in_flight) == [elsewhere.reply_id]
+        assert len(bench.commands) == 1
+        await bench.loop.advance(600.0)
+        assert [guest for _, guest, _ in bench.told("timed-out")] == ["web-2"]
+
+    play(scenario)
+
+
+def test_nobody_needs_to_wait_for_a_guest_that_moved() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "users", {})
+        assert sent.answer is not None
+        sent.answer.cancel()
+        bench.commands.hand_over(guest, "host-b", TRANSFER)
+        assert not guest.in_flight
+
+    play(scenario)
+
+
+def test_a_command_of_another_host_is_answered_and_that_is_remembered_for_a_while() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        command = InFlight("ffffffffffffffff-7", "users", 1000.0, 1020.0)
+        bench.commands.adopt(guest, [command])
+        assert guest.in_flight == {command.reply_id: command}
+        assert bench.notes.kept == {command.reply_id: ("web-1", command)}
+        assert bench.commands.outcome(command.reply_id) is None
+        await bench.loop.advance(2.0)
+        bench.complete(guest, command.reply_id, result={"users": []})
+        assert not bench.notes.kept
+        answer = Answer(True, {"result": {"users": []}}, 2.0)
+        await bench.loop.advance(module.OUTCOMES_PERIOD - 0.1)
+        assert bench.commands.outcome(command.reply_id) == answer
+        await bench.loop.advance(0.1)
+        assert bench.commands.outcome(command.reply_id) is None
+
+    play(scenario)
+
+
+def test_where_nothing_is_kept_over_restarts_another_hosts_commands_are_waited_for_all_the_same() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        commands = Commands(bench.loop, RUN, bench.meter, bench.feed)
+        commands.adopt(guest, [InFlight("old-1", "users", 1000.0, 1020.0)])
+        assert list(guest.in_flight) == ["old-1"]
+        commands.hand_over(guest, "host-b", TRANSFER)
+        assert len(commands) == 0
+
+    play(scenario)
+
+
+def test_of_a_command_of_this_run_nothing_is_remembered() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "users", {})
+        bench.complete(guest, sent.reply_id)
+        assert bench.commands.outcome(str(sent.reply_id)) is None
+
+    play(scenario)
+
+
+def test_how_a_command_of_an_earlier_run_ended_is_remembered() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = restored(bench, InFlight("old-1", "users", 900.0, 1030.0))
+        bench.complete(guest, "old-1", done=False)
+        assert bench.commands.outcome("old-1") == Answer(False, {}, 100.0)
+
+    play(scenario)
+
+
+def test_only_the_latest_outcomes_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OUTCOMES_LIMIT", 3)
+
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.commands.adopt(guest, [InFlight(str(number), "users", 1000.0, 9000.0) for number in range(6)])
+        for number in range(5):
+            bench.complete(guest, str(number))
+        assert [number for number in range(5) if bench.commands.outcome(str(number))] == [2, 3, 4]
+        await bench.loop.advance(module.OUTCOMES_PERIOD)
+        bench.complete(guest, "5")
+        assert list(bench.commands._outcomes) == ["5"]
+
+    play(scenario)
+
+
+def test_a_command_of_another_host_is_not_waited_for_longer_than_there() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.commands.adopt(guest, [InFlight("ffffffffffffffff-7", "users", 1000.0, 1003.0)])
+        await bench.loop.advance(3.1)
+        assert not guest.in_flight
+        assert len(bench.told("timed-out")) == 1
+        assert bench.commands.outcome("ffffffffffffffff-7") is None
+
+    play(scenario)
+
+
+def test_what_is_waited_for_already_is_not_taken_from_whoever_waits() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest, other = bench.guest(), bench.guest("web-2")
+        sent = bench.commands.send(guest, "users", {})
+        bench.commands.adopt(other, [InFlight(str(sent.reply_id), "users", 1000.0, 1020.0)])
+        assert not other.in_flight
+        bench.complete(guest, sent.reply_id)
+        assert sent.answer is not None
+        assert (await sent.answer).done
+
+    play(scenario)
+
+
+def test_of_too_many_commands_of_another_host_the_first_ones_count() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.commands.adopt(guest, (InFlight(str(number), "users", 1000.0, 1020.0) for number in range(LIMIT + 1)))
+        assert list(guest.in_flight) == [str(number) for number in range(LIMIT)]
+        assert bench.refused(guest, "users", {}).kind == "busy"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("done", "frozen"), [(True, Frozen(("/",), 1062.0)), (False, None)])
+def test_a_freeze_that_moved_along_ends_here(done: bool, frozen: Any) -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        guest.frozen = Frozen((), 1060.0)
+        bench.commands.adopt(guest, [InFlight("f-1", "filesystem-freeze", 1000.0, 1030.0)])
+        await bench.loop.advance(2.0)
+        bench.complete(guest, "f-1", done=done, result={"mountpoints": ["/"]})
+        assert guest.frozen == frozen
+
+    play(scenario)
+
+
+def test_numbers_only_rise_from_host_to_host() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        assert bench.commands.highest() == 0
+        bench.commands.number_above(41)
+        bench.commands.number_above(7)
+        assert bench.commands.highest() == 41
+        assert bench.commands.send(guest, "users", {}).reply_id == f"{RUN[:16]}-42"
+        assert bench.commands.highest() == 42
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("floor", [module.NUMBERS_LIMIT, FLOOR_LIMIT])
+def test_a_number_that_no_host_can_have_given_is_not_believed(floor: int) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.commands.number_above(floor)
+        assert bench.commands.highest() == 0
+
+    play(scenario)
+
+
+# ---- Taken, and not kept ----
+
+
+def test_commands_that_are_another_hosts_after_all_are_not_waited_for_and_others_are() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        sent = bench.commands.send(guest, "users", {})
+        bench.commands.adopt(guest, [InFlight("old-1", "users", 1000.0, 1020.0), InFlight("old-2", "users", 1000.0, 1020.0)])
+        bench.commands.disown(guest.in_flight.keys() - {sent.reply_id})
+        assert list(guest.in_flight) == list(bench.notes.kept) == [sent.reply_id]
+        assert len(bench.commands) == 1
+        bench.complete(guest, "old-1")
+        assert bench.meter.unknown == 1
+        assert bench.commands.outcome("old-1") is None
+        assert bench.told("completion", "timed-out") == []
+        await bench.loop.advance(100.0)
+        assert bench.meter.timeouts == 1
+        assert sent.answer is not None
+        with pytest.raises(TimedOut):
+            await sent.answer
+
+    play(scenario)
+
+
+def test_what_an_awaited_guest_answers_early_counts_when_its_command_is_known() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.commands.is_awaited = lambda guest: guest.name == "web-1"
+        guest, other = bench.guest(), bench.guest("web-2")
+        bench.complete(guest, "old-1", result={"users": []})
+        bench.complete(guest, "of nobody")
+        bench.complete(other, "old-1")
+        assert (bench.meter.unknown, bench.told("completion")) == (1, [])
+        await bench.loop.advance(1.0)
+        bench.commands.is_awaited = lambda guest: False
+        bench.commands.adopt(guest, [InFlight("old-1", "users", 1000.0, 1020.0), InFlight("old-2", "users", 1000.0, 1020.0)])
+        assert (list(guest.in_flight), bench.meter.unknown) == (["old-2"], 2)
+        assert bench.commands.outcome("old-1") == Answer(True, {"result": {"users": []}}, 1.0)
+        bench.commands.adopt(guest, [InFlight("of nobody", "users", 1000.0, 1020.0)])
+        assert list(guest.in_flight) == ["old-2", "of nobody"]
+
+    play(scenario)
+
+
+def test_of_what_an_awaited_guest_answers_early_only_the_latest_is_kept() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.commands.is_awaited = lambda guest: True
+        guest = bench.guest()
+        early = [f"old-{number}" for number in range(module.EARLY_LIMIT + 2)]
+        for reply_id in early:
+            bench.complete(guest, reply_id)
+        bench.commands.is_awaited = lambda guest: False
+        bench.commands.adopt(guest, [InFlight(each, "users", 1000.0, 1020.0) for each in early])
+        assert list(guest.in_flight) == early[:2]
+
+    play(scenario)
+
+
+def test_what_is_late_or_known_is_not_early() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.commands.is_awaited = lambda guest: True
+        guest = bench.guest()
+        late = bench.commands.send(guest, "users", {}, 1.0)
+        await bench.loop.advance(1.0)
+        bench.complete(guest, late.reply_id)
+        known = bench.commands.send(guest, "users", {})
+        bench.complete(guest, known.reply_id)
+        assert bench.meter.late == 1
+        assert not bench.commands._early
+
+    play(scenario)
+
+
+def test_an_awaited_guest_that_is_forgotten_is_not_kept_for_what_it_answered_early() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.commands.is_awaited = lambda guest: True
+        guest = bench.guest()
+        bench.complete(guest, "old-1")
+        kept = weakref.ref(guest)
+        bench.commands.forget(guest)
+        del guest
+        gc.collect()
+        assert kept() is None
+        assert not bench.commands._early
 
     play(scenario)

@@ -7,13 +7,14 @@ from typing import Any, Optional
 import pytest
 
 from common import codec, errors, messages
+from common.handoff.spec2 import Capabilities, Spec2
 from common.session import SILENCE_LIMIT
 from common.versions import Version
 from host_agent import guest as guest_module
 from host_agent.budget import RESERVE, Limits
 from host_agent.feed import KINDS
 from host_agent.guest import HISTORY, TELLING_RATE, Guest, Shared, State
-from host_agent.known import Fact, InFlight, VersionChange
+from host_agent.known import UNKNOWN_TIME, Departure, Fact, Frozen, InFlight, VersionChange
 from host_agent.meter import Standing
 
 from .guests import CAPABILITIES
@@ -67,6 +68,8 @@ def test_a_new_guest_is_absent_and_nothing_is_known_of_it() -> None:
             "last_change_s": None,
         },
         "heard_s": None,
+        "handoff": {"state": "here", "peer": None},
+        "frozen": None,
         "commands": [],
         "history": [],
         "facts": {},
@@ -543,12 +546,20 @@ class Kept:
     def __init__(self) -> None:
         self.facts: list[tuple[str, str, Fact]] = []
         self.changes: list[tuple[str, VersionChange]] = []
+        self.uuids: dict[str, Optional[str]] = {}
+        self.forgotten: list[str] = []
 
     def put_fact(self, guest: str, name: str, fact: Fact) -> None:
         self.facts.append((guest, name, fact))
 
     def put_change(self, guest: str, change: VersionChange) -> None:
         self.changes.append((guest, change))
+
+    def put_guest(self, guest: str, uuid: Optional[str]) -> None:
+        self.uuids[guest] = uuid
+
+    def forget(self, guest: str) -> None:
+        self.forgotten.append(guest)
 
 
 def test_every_fact_and_every_change_of_the_version_is_handed_over_to_be_remembered() -> None:
@@ -670,3 +681,154 @@ def test_another_patience_counts_at_once_for_a_guest_that_is_silent_already() ->
     guest.connected(0.0, lambda: followed.append(guest.session.silence_limit))
     guest.be_patient(3.0)
     assert followed == [3.0]
+
+
+# ---- From host to host ----
+
+TRANSFER = "0" * 32
+
+
+def named(name: str, heard_at: float) -> Fact:
+    return Fact.of("host-name", {"name": name}, heard_at)
+
+
+def test_how_it_stands_with_a_hand_off_is_described() -> None:
+    guest = make_guest()
+    guest.moving = True
+    assert guest.describe(0.0)["handoff"] == {"state": "moving", "peer": None}
+    guest.moving_to = "host-b"
+    assert guest.describe(0.0)["handoff"] == {"state": "moving", "peer": "host-b"}
+    guest.departure = Departure(TRANSFER, "web-1", None, "host-c", 0.0)
+    assert guest.describe(0.0)["handoff"] == {"state": "in-doubt", "peer": "host-c"}
+    guest.move("host-c")
+    assert guest.describe(0.0)["handoff"] == {"state": "moved", "peer": "host-c"}
+    assert not guest.moving
+    guest.stay()
+    assert guest.describe(0.0)["handoff"] == {"state": "here", "peer": None}
+
+
+def test_a_guest_in_doubt_can_be_renamed() -> None:
+    guest = make_guest()
+    guest.departure = Departure(TRANSFER, "web-1", None, "host-b", 0.0)
+    guest.renamed("shop")
+    assert guest.departure == Departure(TRANSFER, "shop", None, "host-b", 0.0)
+
+
+def test_of_a_guest_that_moved_nothing_is_known_any_more() -> None:
+    kept = Kept()
+    guest = open_guest(shared=make_shared(memory=kept, limits=Limits(facts_size=100)))
+    hear(guest, 1, heartbeat(), _line("fqdn", 50))
+    guest.frozen, guest.carried = Frozen((), 99.0), Spec2(advertised=3)
+    guest.move("host-b")
+    known: tuple[Any, ...] = (guest.facts, guest.history, guest.frozen, guest.carried)
+    assert known == ({}, (), None, None)
+    assert kept.forgotten == ["web-1"]
+    hear(guest, 2, _line("fqdn", 100))
+    assert _sizes(guest) == {"fqdn": 100}
+
+
+def test_one_that_moved_is_back_as_soon_as_it_has_another_port() -> None:
+    guest = open_guest()
+    guest.move("host-b")
+    guest.found("/ports/web-1", 1.0)
+    assert guest.moved_to == "host-b"
+    guest.found("/ports/web-2", 3.0)
+    assert guest.moved_to is None
+
+
+def test_one_that_had_moved_before_the_daemon_was_restarted_has_its_port_here_still() -> None:
+    guest = make_guest()
+    guest.move("host-b")
+    guest.found("/ports/web-1", 1.0)
+    assert guest.moved_to == "host-b"
+
+
+def test_what_another_host_knew_counts_where_nothing_newer_is_known() -> None:
+    kept = Kept()
+    guest = open_guest(50.0, shared=make_shared(memory=kept))
+    hear(guest, 60.0, ("fqdn", {"fqdn": "here"}))
+    kept.facts.clear()
+    there = {
+        "fqdn": Fact.of("fqdn", {"fqdn": "there"}, 59.0),
+        "host-name": named("there", 40.0),
+        "timezone": Fact.of("timezone", {"zone": "CET", "offset": 60}, UNKNOWN_TIME),
+    }
+    guest.take_over("u-1", there)
+    assert guest.facts == {**there, "fqdn": Fact.of("fqdn", {"fqdn": "here"}, 60.0)}
+    assert [(name, fact) for _, name, fact in kept.facts] == [(name, there[name]) for name in ("host-name", "timezone")]
+    assert (guest.uuid, kept.uuids) == ("u-1", {"web-1": "u-1"})
+    described = guest.describe(70.0)
+    assert {name: each["age_s"] for name, each in described["facts"].items()} == {
+        "fqdn": 10.0,
+        "host-name": 30.0,
+        "timezone": None,
+    }
+    assert described["heard_s"] == 10.0
+
+
+@pytest.mark.parametrize(("heard_at", "heard_s"), [(0.0, 5.0), (UNKNOWN_TIME, None)])
+def test_a_guest_that_comes_was_heard_when_its_last_host_heard_it(heard_at: float, heard_s: Optional[float]) -> None:
+    guest = make_guest()
+    guest.take_over(None, {"host-name": named("web", heard_at)})
+    assert guest.describe(5.0)["heard_s"] == heard_s
+
+
+def test_a_guest_that_comes_is_the_vm_that_it_was_and_this_hosts() -> None:
+    guest = make_guest()
+    guest.uuid, guest.moving, guest.departure = "u-1", True, Departure(TRANSFER, "web-1", None, "host-b", 0.0)
+    guest.take_over("u-2", {})
+    assert guest.uuid == "u-1"
+    assert guest.describe(0.0)["handoff"] == {"state": "here", "peer": None}
+
+
+def test_what_another_host_carries_is_bounded_as_what_a_guest_says() -> None:
+    guest = make_guest(shared=make_shared(limits=Limits(facts_size=100)))
+    guest.take_over(None, {"host-name": Fact.of(*_line("host-name", 100), 0.0), "fqdn": Fact.of(*_line("fqdn", 50), 0.0)})
+    assert _sizes(guest) == {"host-name": 100}
+
+
+def test_the_histories_of_two_hosts_are_one() -> None:
+    kept = Kept()
+    guest = make_guest(shared=make_shared(memory=kept))
+    both = [VersionChange(10.0, 0, 3, "first"), VersionChange(30.0, 3, 0, "end")]
+    guest.restore({}, [both[0], VersionChange(90.0, 0, 5, "here")])
+    there = [both[0]._replace(at=10.9), both[1]]
+    guest.take_over(None, {}, there)
+    assert guest.history == (both[0], both[1], VersionChange(90.0, 0, 5, "here"))
+    assert [change for _, change in kept.changes] == [both[1]]
+    many = [VersionChange(200.0 + number, 0, 3, "more") for number in range(2 * HISTORY)]
+    guest.take_over(None, {}, many)
+    assert guest.history == tuple(many[-HISTORY:])
+
+
+def test_what_it_let_another_host_do_is_shown_until_it_has_agreed_here() -> None:
+    carried = Spec2(advertised=5, agent_id="a", capabilities=Capabilities({"exec": True}, ("f",)), counters={"lines": 7})
+    guest = make_guest(supported=NEWEST)
+    guest.take_over(None, {}, carried=carried)
+    assert guest.carried_capabilities == carried.capabilities
+    assert guest.describe(0.0)["capabilities"] == {"commands": {"exec": True}, "features": ["f"]}
+    assert guest.session.capabilities is None
+    guest.found("/ports/web-1", 0.0)
+    guest.connected(0.0)
+    hear(guest, 1.0, ("host-name", {"name": "web"}))
+    assert guest.carried is carried
+    hear(guest, 2.0, heartbeat(3))
+    assert guest.describe(2.0)["capabilities"] is None
+    assert guest.carried == Spec2(counters={"lines": 7})
+    guest.take_over(None, {}, carried=carried)
+    assert guest.carried == Spec2(counters={"lines": 7})
+
+
+def test_what_it_says_itself_is_shown_instead() -> None:
+    guest = open_guest(supported=NEWEST)
+    hear(guest, 1.0, heartbeat(5), ("capabilities", CAPABILITIES.to_arguments()))
+    guest.take_over(None, {}, carried=Spec2(capabilities=Capabilities({"exec": True}, ())))
+    assert guest.describe(2.0)["capabilities"]["commands"] == CAPABILITIES.commands
+
+
+def test_what_is_frozen_is_shown_until_it_has_thawed_by_itself() -> None:
+    guest = make_guest()
+    guest.frozen = Frozen(("/", "/srv"), 30.0)
+    assert guest.describe(20.0)["frozen"] == {"mountpoints": ["/", "/srv"], "thaws_in_s": 10.0}
+    assert guest.frozen_at(29.9) is guest.frozen
+    assert guest.frozen_at(30.0) is guest.describe(30.0)["frozen"] is None

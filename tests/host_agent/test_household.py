@@ -15,11 +15,11 @@ from host_agent.commands import Commands, TimedOut
 from host_agent.discovery import Added, Removed
 from host_agent.feed import Feed
 from host_agent.guest import Guest, Shared, State
-from host_agent.household import Household
-from host_agent.known import InFlight
+from host_agent.household import Household, NameTaken
+from host_agent.known import Departure, InFlight
 from host_agent.meter import Meter, Standing
 from host_agent.registry import ABSENT_LIMIT
-from host_agent.store import Keeper, MisplacedStateFile, Store
+from host_agent.store import Keeper, Loaded, MisplacedStateFile, Store
 
 from .guests import Answers, SimulatedVm, speaking
 from .parts import NEWEST, ManualLoop, make_configuration, run, until
@@ -373,6 +373,203 @@ def test_a_state_file_at_an_impossible_place_is_an_error(place: Path) -> None:
         await house.__aexit__()
 
     run(scenario())
+
+
+# ---- From host to host ----
+
+TRANSFER = "0123456789abcdef" * 2
+
+
+def test_a_guest_that_moved_stays_listed_until_its_port_goes_and_is_forgotten_then(place: Path) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place, "state") as house:
+            web = house.add("web", uuid=ONE)
+            web.in_flight["old-1"] = InFlight("old-1", "users", 900.0, 9000.0)
+            house.commands.resume(web)
+            house.household.hand_over(web, "host-b", TRANSFER)
+            assert house.find("web").moved_to == "host-b"
+            assert not web.in_flight
+            house.add("web", uuid=ONE)
+            assert house.find("web").moved_to == "host-b"
+            house.remove("web")
+            assert house.names == []
+            assert [kind for kind, _, _ in house.told("guest-gone", "guest-forgotten")] == ["guest-gone", "guest-forgotten"]
+            assert house.add("web", uuid=ONE).moved_to is None
+            house.remove("web")
+            assert house.names == ["web"]
+        async with House(place, "state") as house:
+            assert house.names == ["web"]
+
+    play(scenario)
+
+
+def test_one_that_moved_and_has_no_port_is_forgotten_at_once(place: Path) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place, "state") as house:
+            web = house.add("web")
+            house.remove("web")
+            house.household.hand_over(web, "host-b", TRANSFER)
+            assert house.names == []
+        async with House(place, "state") as house:
+            assert house.names == []
+
+    play(scenario)
+
+
+def test_one_whose_name_another_vm_has_by_now_is_handed_over_all_the_same(place: Path) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place) as house:
+            old = house.add("web", uuid=ONE)
+            house.remove("web")
+            new = house.add("web", uuid=TWO)
+            house.remove("web")
+            house.household.hand_over(old, "host-b", TRANSFER)
+            assert house.find("web") is new
+            assert new.moved_to is None
+
+    play(scenario)
+
+
+def test_a_guest_that_comes_from_another_host_is_known_before_it_has_a_port(place: Path) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place, forget_after=100.0) as house:
+            web = house.household.welcome("web", ONE)
+            assert (web.name, web.state) == ("web", State.ABSENT)
+            web.take_over(ONE, {})
+            assert house.add("shop", uuid=ONE) is web
+            db = house.household.welcome("db", TWO)
+            await loop.advance(99.0)
+            assert house.household.welcome("db", None) is db
+            await loop.advance(99.0)
+            assert house.find("db") is db
+            await loop.advance(1.1)
+            assert house.names == ["shop"]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("known", "carried"), [(ONE, ONE), (ONE, None), (None, ONE)])
+def test_a_guest_that_has_a_port_already_is_the_one_that_comes(
+    place: Path, known: Optional[str], carried: Optional[str]
+) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place) as house:
+            web = house.add("web", uuid=known)
+            assert house.household.find_vm("web", carried) is house.household.welcome("web", carried) is web
+            assert web.path is not None
+
+    play(scenario)
+
+
+def test_a_vm_is_welcome_under_the_name_that_it_has_here(place: Path) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place) as house:
+            shop = house.add("shop", uuid=ONE)
+            house.add("web", uuid=TWO)
+            assert house.household.welcome("web", ONE) is shop
+
+    play(scenario)
+
+
+def test_another_vm_is_not_welcome_under_the_name_of_one_that_is_here(place: Path) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place) as house:
+            web = house.add("web", uuid=ONE)
+            with pytest.raises(NameTaken, match="another VM is called web here: rename one of them"):
+                house.household.welcome("web", TWO)
+            house.remove("web")
+            house.commands.hold(web)
+            with pytest.raises(NameTaken):
+                house.household.find_vm("web", TWO)
+            house.commands.release(web)
+            assert house.household.find_vm("web", TWO) is None
+            assert house.find("web") is web
+            assert house.household.welcome("web", TWO) is house.find("web")
+            assert house.find("web") is not web
+            assert house.told("guest-forgotten") == [("guest-forgotten", "web", {})]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("with_port", [True, False])
+def test_a_guest_in_doubt_stays_so_over_a_restart_and_is_not_forgotten(place: Path, with_port: bool) -> None:
+    departure = Departure(TRANSFER, "web", ONE, "host-b", 900.0)
+
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place, "state", forget_after=100.0) as house:
+            if with_port:
+                house.add("web", uuid=ONE)
+            assert house.keeper is not None
+            house.keeper.put_departure(departure)
+            house.keeper.put_taken("f" * 32, "db")
+        async with House(place, "state", forget_after=100.0) as house:
+            web = house.find("web")
+            (remembered,) = house.household.loaded.departures
+            assert web.departure == remembered == departure._replace(since=remembered.since)
+            assert house.household.loaded.taken == {"f" * 32: "db"}
+            assert house.household.loaded.readable
+            assert (web.uuid, web.moving, web.moving_to) == (ONE, True, "host-b")
+            await loop.advance(1000.0)
+            assert house.names == ["web"]
+            house.commands.release(web)
+            await loop.advance(1000.0)
+            assert house.names == []
+
+    play(scenario)
+
+
+def test_a_guest_that_was_handed_over_stays_so_over_a_restart_while_its_port_is_here(place: Path) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place, "state") as house:
+            house.add("web", uuid=ONE)
+            house.household.hand_over(house.find("web"), "host-b", TRANSFER)
+        async with House(place, "state") as house:
+            assert house.find("web").moved_to == "host-b"
+            house.add("web", uuid=ONE)
+            web = house.find("web")
+            assert (web.moved_to, web.departure, web.moving) == ("host-b", None, False)
+            house.remove("web")
+            assert house.names == []
+        async with House(place, "state") as house:
+            house.add("web", uuid=ONE)
+            assert house.find("web").moved_to is None
+
+    play(scenario)
+
+
+def test_a_guest_that_was_handed_over_and_has_no_port_leaves_nothing_behind(place: Path) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place, "state") as house:
+            house.add("web", uuid=ONE)
+            web = house.find("web")
+            house.remove("web")
+            house.household.hand_over(web, "host-b", TRANSFER)
+            assert house.names == []
+        async with House(place, "state") as house:
+            assert house.household.loaded == Loaded()
+
+    play(scenario)
+
+
+def test_another_vm_is_not_in_doubt_for_having_the_name(place: Path) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place, "state") as house:
+            house.add("web", uuid=TWO)
+            assert house.keeper is not None
+            house.keeper.put_departure(Departure(TRANSFER, "web", ONE, "host-b", 900.0))
+        async with House(place, "state") as house:
+            assert not house.find("web").moving
+            assert len(house.household.loaded.departures) == 1
+
+    play(scenario)
+
+
+def test_without_a_state_file_nothing_is_loaded(place: Path) -> None:
+    async def scenario(loop: ManualLoop) -> None:
+        async with House(place) as house:
+            assert house.household.loaded == Loaded()
+
+    play(scenario)
 
 
 # ---- Another configuration ----

@@ -8,7 +8,7 @@ import pytest
 from common import codec, errors
 from common.catalogue import CATALOGUE, Direction, Row
 from common.messages import Capabilities
-from host_agent.known import Fact, InFlight, VersionChange, share
+from host_agent.known import UNKNOWN_TIME, Departure, Fact, Frozen, InFlight, VersionChange, share
 from tests.common.samples import arguments_for
 
 FACTS = [row for row in CATALOGUE.rows if row.direction is Direction.TO_HOST and row.is_fact]
@@ -53,6 +53,19 @@ def test_known_things_are_plain_values() -> None:
         "sent_at": 1.0,
         "deadline": 2.0,
     }
+    assert Frozen(("/",), 7.0) == (("/",), 7.0)
+    assert Departure("t", "web", None, "b", 1.0)._asdict() == {
+        "transfer": "t",
+        "guest": "web",
+        "uuid": None,
+        "peer": "b",
+        "since": 1.0,
+        "gone": False,
+    }
+
+
+def test_what_was_heard_nobody_knows_when_is_older_than_anything() -> None:
+    assert UNKNOWN_TIME < -1e300
 
 
 def test_capabilities_that_say_the_same_are_one_object() -> None:

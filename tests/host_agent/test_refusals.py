@@ -7,6 +7,7 @@ import pytest
 from common.catalogue import CATALOGUE, Direction, Row
 from common.messages import Capabilities
 from common.versions import Version
+from host_agent.known import Departure
 from host_agent.refusals import refuse
 
 from .commanding import EVENT, UNSAID, Bench, play
@@ -236,5 +237,42 @@ def test_each_command_is_sent_to_a_guest_that_carries_out_everything_and_speaks_
             guest = bench.guest(f"web-{version}", agent=version, capabilities=everything)
             sendable = {row.name for row in CATALOGUE.commands if refuse(guest, row) is None}
             assert sendable == {row.name for row in CATALOGUE.commands if row.since <= version}
+
+    play(scenario)
+
+
+# ---- From host to host ----
+
+
+def test_a_guest_that_moves_is_sent_nothing_new() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.commands.hold(guest, "host-b")
+        refusal = bench.refused(guest)
+        cancel = "try again in a moment, or 'vmaccord handoff cancel web-1'"
+        assert (refusal.kind, str(refusal)) == ("moving", f"web-1 is just moving to another host: {cancel}")
+
+    play(scenario)
+
+
+def test_one_of_which_nobody_knows_where_it_is_neither() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        guest.departure = Departure("0" * 32, "web-1", None, "host-b", 0.0)
+        bench.commands.hold(guest, "host-b")
+        refusal = bench.refused(guest)
+        when = "it is known as soon as host-b answers; see 'vmaccord handoff list'"
+        assert (refusal.kind, str(refusal)) == ("moving", f"web-1 may be on host-b already: {when}")
+
+    play(scenario)
+
+
+def test_one_that_moved_is_sent_to_where_it_is() -> None:
+    async def scenario(bench: Bench) -> None:
+        guest = bench.guest()
+        bench.commands.hand_over(guest, "host-b", "0" * 32)
+        refusal = bench.refused(guest)
+        assert (refusal.kind, str(refusal)) == ("moved", "web-1 moved to host-b: ask there")
+        assert refusal.members == {"to": "host-b"}
 
     play(scenario)

@@ -155,3 +155,36 @@ def test_without_a_listener_a_guest_is_renamed_all_the_same() -> None:
     web = arrive(registry, "web", "uuid-1")
     registry.left("web", 10.0)
     assert registry.arrived("shop", "uuid-1") is web
+
+
+# ---- From host to host ----
+
+
+def test_a_guest_is_found_by_its_vm_under_whatever_name_and_else_by_its_name() -> None:
+    registry = make_registry()
+    web, db = arrive(registry, "web", "u-1"), registry.arrived("db")
+    assert registry.find_vm("other", "u-1") is registry.find_vm("db", "u-1") is registry.find_vm("web", "u-2") is web
+    assert registry.find_vm("db", None) is registry.find_vm("db", "u-2") is db
+    assert registry.find_vm("new", None) is registry.find_vm("new", "u-2") is None
+
+
+def test_an_absent_guest_that_moves_is_remembered_until_that_has_an_end() -> None:
+    registry = make_registry()
+    web = registry.left("web", 10.0)
+    registry.left("db", 20.0)
+    web.moving = True
+    assert registry.tick(110.0) == []
+    assert registry.next_deadline() == 120.0
+    assert names(registry.tick(120.0)) == ["db"]
+    assert registry.next_deadline() == 210.0
+    web.moving = False
+    assert registry.tick(210.0) == [web]
+
+
+def test_one_that_moves_is_not_one_too_many() -> None:
+    registry = make_registry(absent_limit=1)
+    registry.left("web", 10.0).moving = True
+    registry.left("db", 20.0)
+    assert registry.tick(30.0) == []
+    assert names(registry.tick(30.0)) == ["db"]
+    assert registry.find("web") is not None

@@ -59,3 +59,19 @@ def write_layout_1(path: str) -> None:
         "PRAGMA user_version = 1",
         """INSERT INTO facts VALUES ('web', 'host-name', '{"name":"web"}', 1000.0)""",
     )
+
+
+def write_layout_2(path: str) -> None:
+    """The state file of a release before there were hand-offs, with a guest and a command in flight."""
+    write_layout_1(path)
+    execute(
+        path,
+        "DELETE FROM facts",
+        "CREATE TABLE guests (guest TEXT PRIMARY KEY, uuid TEXT) WITHOUT ROWID",
+        "CREATE TABLE changes (guest TEXT, at REAL, old INTEGER, new INTEGER, reason TEXT)",
+        "CREATE INDEX changes_of_guest ON changes (guest)",
+        "CREATE TABLE commands (reply_id TEXT PRIMARY KEY, guest TEXT, name TEXT, sent_at REAL, deadline_at REAL)",
+        "PRAGMA user_version = 2",
+        "INSERT INTO guests VALUES ('web', NULL)",
+        "INSERT INTO commands VALUES ('7f3a', 'web', 'lifecycle-event', 1000.0, 1030.0)",
+    )

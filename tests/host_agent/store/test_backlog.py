@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from host_agent.guest import HISTORY
-from host_agent.known import Fact, InFlight, VersionChange
+from host_agent.known import Departure, Fact, InFlight, VersionChange
 from host_agent.store import backlog as backlog_module
 from host_agent.store.backlog import FACTS_LIMIT, FACTS_PERIOD, FIRST_FACTS_AFTER, Backlog, Move, Portion
 
@@ -23,6 +23,10 @@ def changed(new: int) -> VersionChange:
 
 def sent(reply_id: str) -> InFlight:
     return InFlight(reply_id, "lifecycle-event", 0.0, 30.0)
+
+
+def left(transfer: str, guest: str = "web") -> Departure:
+    return Departure(transfer, guest, None, "host-b", 0.0)
 
 
 # ---- When facts are written ----
@@ -68,13 +72,19 @@ def test_what_is_no_fact_waits_for_nothing() -> None:
     backlog.drop_command("2")
     backlog.rename("old", "new")
     backlog.forget("gone")
-    assert len(backlog) == 6
+    backlog.put_departure(left("d"))
+    backlog.drop_departure("e")
+    backlog.put_taken("t", "db")
+    backlog.drop_taken("u")
+    assert len(backlog) == 10
     portion = backlog.take(0.0)
     assert portion.uuids == {"web": "u"}
     assert list(portion.changes["web"]) == [changed(3)]
     assert portion.commands == {"1": ("web", sent("1"))}
     assert portion.answered == {"2"}
     assert list(portion.moves) == [Move("old", "new"), Move("gone", None)]
+    assert (portion.departures, portion.departed) == ({"d": left("d")}, {"e"})
+    assert (portion.taken, portion.not_taken) == ({"t": "db"}, {"u"})
 
 
 # ---- How much waits ----
@@ -116,6 +126,33 @@ def test_guests_that_come_and_go_without_end_do_not_wait_without_end(monkeypatch
     assert not backlog._due_at
 
 
+def test_what_is_said_of_a_hand_off_while_it_could_not_be_written_counts_more() -> None:
+    backlog = Backlog()
+    for transfer in "ab":
+        backlog.put_departure(left(transfer))
+        backlog.put_taken(transfer, "web")
+    backlog.drop_departure("c")
+    backlog.drop_taken("c")
+    portion = backlog.take(0.0)
+    backlog.drop_departure("a")
+    backlog.drop_taken("a")
+    backlog.put_departure(left("c"))
+    backlog.put_taken("c", "web")
+    backlog.put_back(portion)
+    portion = backlog.take_all()
+    assert (list(portion.departures), portion.departed) == (["b", "c"], {"a"})
+    assert (list(portion.taken), portion.not_taken) == (["b", "c"], {"a"})
+
+
+def test_of_the_guests_taken_over_only_the_latest_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog_module, "TAKEN_LIMIT", 2)
+    backlog = Backlog()
+    for transfer in "abac":
+        backlog.put_taken(transfer, "web")
+        backlog.put_back(backlog.take(0.0))
+    assert list(backlog.take_all().taken) == ["a", "c"]
+
+
 # ---- Whatever the order, and whatever fails ----
 
 
@@ -127,6 +164,8 @@ class Model:
         self.facts: dict[tuple[str, str], Fact] = {}
         self.changes: list[tuple[str, VersionChange]] = []
         self.commands: dict[str, str] = {}
+        self.departures: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
 
     def rename(self, old: str, new: str) -> None:
         self.forget(new)
@@ -134,6 +173,11 @@ class Model:
         self.facts = {(new if guest == old else guest, name): fact for (guest, name), fact in self.facts.items()}
         self.changes = [(new if guest == old else guest, change) for guest, change in self.changes]
         self.commands = {reply_id: new if guest == old else guest for reply_id, guest in self.commands.items()}
+        self.departures = {transfer: new if guest == old else guest for transfer, guest in self.departures.items()}
+
+    def take(self, transfer: str, guest: str) -> None:
+        self.taken.pop(transfer, None)
+        self.taken[transfer] = guest
 
     def forget(self, gone: str) -> None:
         self.uuids.pop(gone, None)
@@ -153,6 +197,13 @@ class Model:
         self.commands.update((reply_id, guest) for reply_id, (guest, _) in portion.commands.items())
         for reply_id in portion.answered:
             self.commands.pop(reply_id, None)
+        self.departures.update((transfer, departure.guest) for transfer, departure in portion.departures.items())
+        for transfer in portion.departed:
+            self.departures.pop(transfer, None)
+        for transfer, guest in portion.taken.items():
+            self.take(transfer, guest)
+        for transfer in portion.not_taken:
+            self.taken.pop(transfer, None)
 
     def as_mapping(self) -> dict[str, Any]:
         changes: dict[str, list[VersionChange]] = {}
@@ -163,10 +214,13 @@ class Model:
             "facts": self.facts,
             "changes": {guest: history[-HISTORY:] for guest, history in changes.items()},
             "commands": self.commands,
+            "departures": self.departures,
+            "taken": list(self.taken.items()),
         }
 
 
 NAMES = some.sampled_from("abc")
+TRANSFERS = some.sampled_from("stuv")
 STEPS = some.one_of(
     some.tuples(some.just("fact"), NAMES, some.sampled_from(["host-name", "fqdn"])),
     some.tuples(some.just("uuid"), NAMES),
@@ -175,6 +229,10 @@ STEPS = some.one_of(
     some.tuples(some.just("drop"), some.integers(1, 5)),
     some.tuples(some.just("rename"), NAMES, NAMES).filter(lambda step: step[1] != step[2]),
     some.tuples(some.just("forget"), NAMES),
+    some.tuples(some.just("doubt"), TRANSFERS, NAMES),
+    some.tuples(some.just("known"), TRANSFERS),
+    some.tuples(some.just("taken"), TRANSFERS, NAMES),
+    some.tuples(some.just("not taken"), TRANSFERS),
     some.tuples(some.just("take"), some.sampled_from([0.0, 10.0, 1000.0])),
     some.tuples(some.just("end"), some.booleans()),
 )
@@ -208,6 +266,18 @@ def carry_out(step: tuple[Any, ...], backlog: Backlog, model: Model, number: int
     elif kind == "forget":
         backlog.forget(*arguments)
         model.forget(*arguments)
+    elif kind == "doubt":
+        backlog.put_departure(left(*arguments))
+        model.departures[arguments[0]] = arguments[1]
+    elif kind == "known":
+        backlog.drop_departure(*arguments)
+        model.departures.pop(arguments[0], None)
+    elif kind == "taken":
+        backlog.put_taken(*arguments)
+        model.take(*arguments)
+    elif kind == "not taken":
+        backlog.drop_taken(*arguments)
+        model.taken.pop(arguments[0], None)
 
 
 def portions(steps: list[tuple[Any, ...]], backlog: Backlog, model: Model) -> Iterator[Portion]:

@@ -15,12 +15,13 @@ import pytest
 
 from host_agent.exits import Exit
 from host_agent.guest import HISTORY
+from host_agent.known import UNKNOWN_TIME
 from host_agent.store import file as file_module
 from host_agent.store.backlog import Move
 from host_agent.store.file import LAYOUT, Batch, Damaged, MisplacedStateFile, Store
-from host_agent.store.rows import ChangeRow, CommandRow, Contents, FactRow, GuestRow
+from host_agent.store.rows import ChangeRow, CommandRow, Contents, DepartureRow, FactRow, GuestRow, TakenRow
 
-from .disks import execute, fill, make_read_only, small_disk, write_layout_1
+from .disks import execute, fill, make_read_only, small_disk, write_layout_1, write_layout_2
 
 UUID = "6b6f3c1e-8a53-4d51-9a51-5a4e7d3f0c11"
 GUEST = GuestRow("web", UUID)
@@ -28,7 +29,10 @@ NAME = '{"name":"web"}'
 FACT = FactRow("web", "host-name", NAME, 1000.0)
 CHANGE = ChangeRow("web", 1000.0, 0, 3, "first agreement of this connection")
 COMMAND = CommandRow("7f3a", "web", "lifecycle-event", 1000.0, 1030.0)
-EVERYTHING = Batch((), [GUEST], [FACT], [CHANGE], [COMMAND])
+TRANSFER = "0123456789abcdef" * 2
+DEPARTURE = DepartureRow(TRANSFER, "web", UUID, "host-b", 1000.0, False)
+TAKEN = TakenRow("f" * 32, "db")
+EVERYTHING = Batch((), [GUEST], [FACT], [CHANGE], [COMMAND], departures=[DEPARTURE], taken=[TAKEN])
 
 
 @pytest.fixture
@@ -72,9 +76,9 @@ def layout_of(path: str) -> int:
 
 def test_what_was_written_is_loaded(path: str) -> None:
     assert loaded(path) == Contents()
-    other = FactRow("db", "fqdn", '{"fqdn":"ü.example"}', 2000.5)
+    other = FactRow("db", "fqdn", '{"fqdn":"ü.example"}', UNKNOWN_TIME)
     write(path, EVERYTHING, Batch(facts=[other]))
-    assert loaded(path) == Contents((GUEST,), (other, FACT), (CHANGE,), (COMMAND,))
+    assert loaded(path) == Contents((GUEST,), (other, FACT), (CHANGE,), (COMMAND,), (DEPARTURE,), (TAKEN,))
 
 
 def test_only_its_owner_may_read_the_file_and_what_belongs_to_it(path: str, store: Store) -> None:
@@ -93,14 +97,15 @@ def test_the_last_row_counts_and_answered_commands_go(store: Store) -> None:
     store.write(EVERYTHING)
     newer = FACT._replace(heard_at=2000.0)
     store.write(Batch(guests=[GuestRow("web", None)], facts=[newer], commands=[COMMAND], answered=["7f3a"]))
-    assert store.load() == Contents((GuestRow("web", None),), (newer,), (CHANGE,))
+    assert store.load()[:4] == ((GuestRow("web", None),), (newer,), (CHANGE,), ())
 
 
 def test_a_forgotten_guest_leaves_nothing(store: Store) -> None:
     store.write(EVERYTHING)
     kept = FACT._replace(name="fqdn", value='{"fqdn":"x"}')
     store.write(Batch([Move("web", None)], facts=[kept]))
-    assert store.load() == Contents(facts=(kept,))
+    # Whether another host has it remains to be found out.
+    assert store.load() == Contents(facts=(kept,), departures=(DEPARTURE,), taken=(TAKEN,))
 
 
 def test_a_renamed_guest_takes_everything_along(store: Store) -> None:
@@ -112,6 +117,8 @@ def test_a_renamed_guest_takes_everything_along(store: Store) -> None:
         (FACT._replace(guest="shop"),),
         (CHANGE._replace(guest="shop"),),
         (COMMAND._replace(guest="shop"),),
+        (DEPARTURE._replace(guest="shop"),),
+        (TAKEN,),
     )
 
 
@@ -139,8 +146,47 @@ def test_rows_that_this_program_cannot_have_written_are_left_out(path: str) -> N
         "INSERT INTO facts VALUES ('b', 'host-name', CAST(x'7b226e616d65223a22ff227d' AS TEXT), 1)",
         "INSERT INTO changes VALUES ('web', 1, 0, 'three', 'why'), (NULL, NULL, NULL, NULL, NULL)",
         "INSERT INTO commands VALUES ('8', 'web', 'no-such-command', 1, 2)",
+        "INSERT INTO departures VALUES ('no transfer', 'web', NULL, 'host-b', 1.0, 0)",
+        "INSERT INTO taken VALUES ('no transfer', 'web')",
     )
-    assert loaded(path) == Contents((GUEST,), (FACT,), (CHANGE,), (COMMAND,))
+    assert loaded(path) == Contents((GUEST,), (FACT,), (CHANGE,), (COMMAND,), (DEPARTURE,), (TAKEN,))
+
+
+# ---- Hand-offs ----
+
+
+def test_a_hand_off_whose_outcome_is_known_and_one_that_was_none_go(store: Store) -> None:
+    store.write(EVERYTHING)
+    later = DEPARTURE._replace(since=2000.0)
+    store.write(Batch(departures=[later], taken=[TAKEN]))
+    assert store.load()[4:] == ((later,), (TAKEN,))
+    store.write(Batch(departed=[TRANSFER], not_taken=[TAKEN.transfer]))
+    assert store.load()[4:] == ((), ())
+
+
+def test_of_the_guests_taken_over_the_latest_are_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_module, "TAKEN_LIMIT", 3)
+    taken = [TakenRow(f"{number:032x}", "web") for number in range(5)]
+    store.write(Batch(taken=taken[:4]))
+    assert store.load().taken == tuple(taken[1:4])
+    store.write(Batch(taken=[taken[1], taken[4]]))
+    assert store.load().taken == (taken[3], taken[1], taken[4])
+
+
+@pytest.mark.parametrize(
+    ("batch", "waits"),
+    [
+        (Batch(departures=[DEPARTURE], facts=[FACT]), True),
+        (Batch(taken=[TAKEN]), True),
+        (Batch(departed=[TRANSFER], not_taken=[TAKEN.transfer], facts=[FACT], commands=[COMMAND]), False),
+    ],
+)
+def test_only_what_says_whose_a_guest_is_waits_for_the_disk(store: Store, batch: Batch, waits: bool) -> None:
+    store.write(EVERYTHING)
+    store.write(batch)
+    assert store._connection is not None
+    (synchronous,) = store._connection.execute("PRAGMA synchronous").fetchone()
+    assert (synchronous == 2) is waits
 
 
 # ---- What the documentation says of it ----
@@ -214,6 +260,18 @@ def test_a_file_of_the_first_layout_is_read_as_it_is_and_brought_up_when_it_is_w
     store.write(Batch(guests=[GUEST]))
     assert layout_of(path) == LAYOUT
     assert store.load() == Contents(guests=(GUEST,), facts=(FACT,))
+
+
+def test_a_file_from_before_there_were_hand_offs_is_read_as_it_is_and_brought_up_when_it_is_written(
+    path: str, store: Store
+) -> None:
+    write_layout_2(path)
+    before = Contents((GuestRow("web", None),), (), (), (COMMAND,))
+    assert store.load() == before
+    assert layout_of(path) == 2
+    store.write(Batch(departures=[DEPARTURE], taken=[TAKEN]))
+    assert layout_of(path) == LAYOUT
+    assert store.load() == before._replace(departures=(DEPARTURE,), taken=(TAKEN,))
 
 
 def test_a_file_that_cannot_be_brought_up_stays_as_it_was(path: str, store: Store) -> None:
@@ -326,7 +384,7 @@ def test_who_looks_into_the_file_holds_up_no_write(path: str, store: Store, monk
     reader.execute("BEGIN")
     assert reader.execute("SELECT count(*) FROM facts").fetchone() == (1,)
     store.write(Batch([Move("web", None)]))
-    assert store.load() == Contents()
+    assert store.load().facts == ()
     assert reader.execute("SELECT count(*) FROM facts").fetchone() == (1,)
     reader.close()
 

@@ -13,8 +13,8 @@ from typing import Any, Optional
 import pytest
 
 from host_agent.guest import HISTORY
-from host_agent.known import Fact, InFlight, VersionChange
-from host_agent.store import Keeper, MisplacedStateFile, Remembered, Store
+from host_agent.known import UNKNOWN_TIME, Departure, Fact, InFlight, VersionChange
+from host_agent.store import Keeper, Loaded, MisplacedStateFile, Remembered, Store
 from host_agent.store import file as file_module
 from host_agent.store.rows import Contents
 from tests.host_agent.parts import run, until
@@ -24,6 +24,8 @@ from .disks import execute, fill, small_disk, write_layout_1
 UUID = "6b6f3c1e-8a53-4d51-9a51-5a4e7d3f0c11"
 CHANGE = VersionChange(80.0, 0, 3, "first agreement of this connection")
 COMMAND = InFlight("7f3a", "lifecycle-event", 95.0, 125.0)
+TRANSFER, OTHER = "0123456789abcdef" * 2, "f" * 32
+DEPARTURE = Departure(TRANSFER, "web", UUID, "host-b", 95.0)
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_everything_and_its_age_survive_a_restart(path: str) -> None:
     async def scenario() -> None:
         clocks = Clocks()
         async with keeping(path, clocks) as keeper:
-            assert keeper.load() == {}
+            assert keeper.load() == Loaded()
             keeper.put_guest("web", UUID)
             keeper.put_fact("web", "host-name", named("web"))
             keeper.put_change("web", CHANGE)
@@ -88,7 +90,7 @@ def test_everything_and_its_age_survive_a_restart(path: str) -> None:
             keeper.put_fact("db", "host-name", named("db"))
         clocks.monotonic, clocks.wall = 7.0, 5010.0
         async with keeping(path, clocks) as keeper:
-            assert keeper.load() == {
+            assert keeper.load().guests == {
                 "web": Remembered(
                     UUID,
                     {"host-name": named("web", -13.0)},
@@ -110,7 +112,7 @@ def test_a_wall_clock_that_was_set_back_makes_nothing_come_from_the_future(path:
             keeper.put_command("web", COMMAND)
         clocks.wall = 1000.0
         async with keeping(path, clocks) as keeper:
-            remembered = keeper.load()["web"]
+            remembered = keeper.load().guests["web"]
             assert remembered.facts["host-name"].heard_at == remembered.history[0].at == 100.0
             assert remembered.commands == [COMMAND._replace(sent_at=100.0, deadline=130.0)]
 
@@ -124,7 +126,7 @@ def test_a_command_whose_deadline_passed_meanwhile_is_remembered_all_the_same(pa
             keeper.put_command("web", COMMAND)
         clocks.wall += 3600.0
         async with keeping(path, clocks) as keeper:
-            (command,) = keeper.load()["web"].commands
+            (command,) = keeper.load().guests["web"].commands
             assert command.deadline < clocks.monotonic
 
     run(scenario())
@@ -136,7 +138,7 @@ def test_of_a_history_that_is_too_long_the_end_is_remembered(path: str) -> None:
             keeper.put_change("web", CHANGE)
         execute(path, *["INSERT INTO changes VALUES ('web', 1.0, 0, (SELECT count(*) FROM changes), 'why')"] * HISTORY)
         async with keeping(path) as keeper:
-            assert [change.new for change in keeper.load()["web"].history] == list(range(1, HISTORY + 1))
+            assert [change.new for change in keeper.load().guests["web"].history] == list(range(1, HISTORY + 1))
 
     run(scenario())
 
@@ -146,7 +148,7 @@ def test_a_file_of_the_first_release_is_taken_over(path: str) -> None:
         write_layout_1(path)
         for _ in range(2):
             async with keeping(path) as keeper:
-                assert keeper.load()["web"].facts["host-name"].arguments() == {"name": "web"}
+                assert keeper.load().guests["web"].facts["host-name"].arguments() == {"name": "web"}
                 keeper.put_guest("web", UUID)
         assert read(path).guests == (("web", UUID),)
 
@@ -277,7 +279,7 @@ def test_a_file_that_cannot_be_used_is_set_aside_and_begun_anew(path: str, caplo
 
     async def scenario() -> None:
         async with keeping(path) as keeper:
-            assert keeper.load() == {}
+            assert keeper.load() == Loaded(readable=False)
             keeper.put_guest("web", UUID)
             await keeper.flush()
             assert keeper.status()["failing"] is None
@@ -318,7 +320,7 @@ def test_a_file_that_cannot_even_be_set_aside_is_said_once(
     async def scenario() -> None:
         async with keeping(path) as keeper:
             monkeypatch.setattr(os, "replace", refuse)
-            assert keeper.load() == {}
+            assert keeper.load() == Loaded(readable=False)
             keeper.put_guest("web", UUID)
             await keeper.flush()
             assert len(caplog.messages) == 1
@@ -390,7 +392,7 @@ def test_a_file_that_another_program_holds_is_read_by_nobody_and_written_later(
         holder = sqlite3.connect(path, isolation_level=None)
         holder.execute("BEGIN EXCLUSIVE")
         async with keeping(path) as keeper:
-            assert keeper.load() == {}
+            assert keeper.load() == Loaded(readable=False)
             keeper.put_guest("db", None)
             async with in_service(keeper):
                 await until(lambda: keeper.status()["failing"] == "database is locked")
@@ -408,5 +410,94 @@ def test_a_name_that_cannot_be_written_does_not_end_the_daemon(path: str) -> Non
             keeper.put_guest("\ud800", None)
             await keeper.flush()
             assert "surrogates" in str(keeper.status()["failing"])
+
+    run(scenario())
+
+
+# ---- Hand-offs ----
+
+
+def test_what_is_known_of_hand_offs_survives_a_restart(path: str) -> None:
+    async def scenario() -> None:
+        clocks = Clocks()
+        async with keeping(path, clocks) as keeper:
+            keeper.put_departure(DEPARTURE)
+            keeper.put_departure(DEPARTURE._replace(transfer="0" * 32))
+            keeper.drop_departure("0" * 32)
+            for transfer in (OTHER, "a" * 32, TRANSFER):
+                keeper.put_taken(transfer, "db")
+            keeper.drop_taken("a" * 32)
+            assert await keeper.save()
+        clocks.monotonic, clocks.wall = 7.0, 5010.0
+        async with keeping(path, clocks) as keeper:
+            loaded = keeper.load()
+            assert loaded == Loaded({}, (DEPARTURE._replace(since=-8.0),), {OTHER: "db", TRANSFER: "db"})
+            assert list(loaded.taken) == [OTHER, TRANSFER]
+        clocks.wall = 1000.0
+        async with keeping(path, clocks) as keeper:
+            (departure,) = keeper.load().departures
+            assert departure.since == clocks.monotonic
+
+    run(scenario())
+
+
+def test_a_fact_of_unknown_age_and_what_was_before_a_guest_came_survive_a_restart(path: str) -> None:
+    async def scenario() -> None:
+        earlier = CHANGE._replace(at=70.0)
+        async with keeping(path) as keeper:
+            keeper.put_fact("web", "host-name", named("web", UNKNOWN_TIME))
+            keeper.put_change("web", CHANGE)
+            keeper.put_change("web", earlier)
+        async with keeping(path) as keeper:
+            assert keeper.load().guests["web"] == Remembered(
+                None, {"host-name": named("web", UNKNOWN_TIME)}, [earlier, CHANGE], []
+            )
+
+    run(scenario())
+
+
+def test_what_was_saved_is_in_the_file_and_what_can_not_be_is_said(
+    path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(file_module, "LOCK_PATIENCE", 0.0)
+
+    async def scenario() -> None:
+        async with keeping(path) as keeper:
+            assert await keeper.save()
+            keeper.put_departure(DEPARTURE)
+            keeper.put_fact("web", "host-name", named("web"))
+            assert await keeper.save()
+            assert [row.transfer for row in read(path).departures] == [TRANSFER]
+            assert len(read(path).facts) == 1
+            assert not keeper.waiting
+            holder = sqlite3.connect(path, isolation_level=None)
+            holder.execute("BEGIN IMMEDIATE")
+            keeper.put_taken(OTHER, "db")
+            assert not await keeper.save()
+            keeper.drop_taken(OTHER)
+            holder.close()
+            assert await keeper.save()
+            assert not read(path).taken
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("problem", [None, OSError(28, "No space left on device")])
+def test_saving_waits_for_what_is_just_being_written_and_writes_it_again_if_that_fails(
+    path: str, problem: Optional[Exception]
+) -> None:
+    async def scenario() -> None:
+        store = HangingStore(path, problem)
+        async with keeping(path, store=store) as keeper:
+            keeper.put_departure(DEPARTURE)
+            writing = asyncio.ensure_future(keeper.flush())
+            await until(store.writing.is_set)
+            assert not keeper.waiting
+            saving = asyncio.ensure_future(keeper.save())
+            await asyncio.sleep(0)
+            store.answer.set()
+            assert await saving
+            assert len(read(path).departures) == 1
+            await writing
 
     run(scenario())
