@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional
 from common.settings import SettingsError
 from common.versions import Version
 
-from . import config, discovery, notify, release
+from . import config, deadlines, discovery, notify, release
 from .api.access import Roles
 from .api.application import make_application
 from .api.listener import ControlSocketError, Listener
@@ -30,9 +30,11 @@ from .discovery.combined import CombinedDiscovery, Directories, Fixed, Libvirt, 
 from .exits import Failure
 from .feed import Feed
 from .guest import Shared
+from .handoff.engine import Handoffs
 from .household import Household
 from .meter import Meter
 from .metrics import Levels, Metrics
+from .migration import Migrations
 from .registry import Registry
 from .store import Keeper, Store
 from .text import printable
@@ -75,7 +77,13 @@ class Daemon:
             self.commands.offered,
         )
         self._household = Household(loop, configuration, self._host_id, shared, self.commands, self._keeper)
-        self._discovery = CombinedDiscovery(_sources(configuration), self._follow, self.feed.tell)
+        migrations = Migrations(loop, self.commands, self.registry, self.feed, deadlines.USUAL)
+        self.handoffs = Handoffs(
+            loop, configuration, self._household, self.commands, self._keeper, self.feed, self._meter, migrations
+        )
+        self._discovery = CombinedDiscovery(
+            _sources(configuration), self._follow, self.feed.tell, self.handoffs.follow_migration
+        )
         started_at = time.time()  # noqa: TID251 - people want to know when it was
         self._metrics = Metrics(self._meter, self.registry, loop.time, self._levels, started_at)
         self._listener: Optional[Listener] = None
@@ -136,6 +144,7 @@ class Daemon:
             "guests": len(self.registry),
             "descriptors": {"limit": self._descriptors.limit, "used": self._descriptors.used()},
             "state": None if self._keeper is None else self._keeper.status(),
+            "handoff": self.handoffs.describe(),
         }
 
     # ---- Start and end ----
@@ -150,6 +159,7 @@ class Daemon:
         self._handle_signals()
         try:
             self._household.restore()
+            await self.handoffs.open()
             self._discovery.open()
             await server.start()
             self._say_ready()
@@ -180,6 +190,7 @@ class Daemon:
             self._reloading.cancel()
             await asyncio.gather(self._reloading, return_exceptions=True)
         await self.commands.drain(0.0)
+        await self.handoffs.close()
         await server.close()
         self._discovery.close()
         self._household.stop()
@@ -203,7 +214,11 @@ class Daemon:
 
     def _say_ready(self) -> None:
         places = ", ".join(map(printable, _places(self._configuration)))
-        _log.info("ready: control socket %s; guests from %s", printable(self._configuration.control), places)
+        listening = ", ".join(each["address"] for each in self.handoffs.describe()["listen"])
+        _log.info(
+            "ready: control socket %s; guests from %s%s",
+            *(printable(self._configuration.control), places, listening and f"; peers come in at {listening}"),
+        )
         notify.tell(notify.READY)
         self._watchdog.open()
 
@@ -220,6 +235,7 @@ class Daemon:
         try:
             new = await self._loop.run_in_executor(None, read)
             changes = config.changes(self._configuration, new)
+            await self.handoffs.reconfigure(changes.configuration)
             self._discovery.exchange(_sources(changes.configuration))
             self._take(changes.configuration)
             self._household.reconfigure(changes.configuration)
@@ -267,6 +283,7 @@ class Daemon:
             events_ever=self.feed.last,
             state_rows=0 if self._keeper is None else self._keeper.waiting,
             state_failing=self._keeper is not None and bool(self._keeper.status()["failing"]),
+            doubtful=sum(guest.departure is not None for guest in self.registry),
             lost_sources=sum(not each["connected"] for each in status["libvirt"]),
         )
 

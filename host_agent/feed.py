@@ -37,6 +37,7 @@ KINDS = {
     "unthrottled": "a guest is read from as usual again",
     "complaint": "a guest did something wrong; details: text",
     "migration": "a guest's VM moves or moved; details: text",
+    "handoff": "a guest was handed over, taken over or kept, or peers can't come in, or can again; details: text",
     "discovery": "a source of guests came or went; details: source, text",
     "configuration": "the configuration was read again; details: text",
 }

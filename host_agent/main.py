@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, Callable, NoReturn, Optional
 
 from common import settings
+from common.handoff import documents, window
 from common.settings import SettingsError
 from common.versions import Version
 
@@ -131,7 +132,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    return f"{PROGRAM} {release()}\nguest API versions: {min(Version)}-{max(Version)}"
+    return "\n".join(
+        (
+            f"{PROGRAM} {release()}",
+            f"guest API versions: {min(Version)}-{max(Version)}",
+            f"hand-off protocol versions: {min(window.VERSIONS)}-{max(window.VERSIONS)}",
+            f"session specs: {min(documents.SPECS)}-{max(documents.SPECS)}",
+        )
+    )
 
 
 def _set_up_logging(level: str) -> None:

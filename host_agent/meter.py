@@ -60,6 +60,7 @@ class Meter:
     :ivar unknown: completions of commands that nobody knows.
     :ivar timeouts: commands whose completion did not come in time.
     :ivar refusals: commands that were not sent, by reason.
+    :ivar handoffs: guests that were handed over to other hosts, taken over from them, or could not be, by what happened.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,7 @@ class Meter:
         self.unknown = 0
         self.timeouts = 0
         self.refusals: collections.Counter[str] = collections.Counter()
+        self.handoffs: collections.Counter[str] = collections.Counter()
         self._drops_of_forgotten: collections.Counter[str] = collections.Counter()
 
     def move(self, old: Optional[Standing], new: Optional[Standing]) -> None:

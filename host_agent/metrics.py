@@ -73,8 +73,13 @@ REFUSALS = (
     "disabled",
     "congested",
     "busy",
+    "moving",
+    "moved",
     "stopping",
 )
+
+#: What becomes of hand-offs.
+HANDOFFS = ("handed-over", "taken-over", "failed")
 
 _CLOSED = (State.ABSENT, State.CONNECTING)
 
@@ -89,6 +94,7 @@ class Levels(NamedTuple):
     :ivar events_ever: happenings of this run.
     :ivar state_rows: rows that wait to be written to the state file.
     :ivar state_failing: whether that can't be written now.
+    :ivar doubtful: how many guests nobody here knows the owner of.
     :ivar lost_sources: how many sources of guests don't answer.
     """
 
@@ -99,6 +105,7 @@ class Levels(NamedTuple):
     events_ever: int
     state_rows: int = 0
     state_failing: bool = False
+    doubtful: int = 0
     lost_sources: int = 0
 
 
@@ -237,6 +244,9 @@ def _of_counters(meter: Meter, survey: _Survey) -> Iterator[Metric]:
     yield _counter("unknown_completions", "Completions of commands that nobody knows.", meter.unknown)
     yield _counter("timed_out_commands", "Commands whose completion did not come in time.", meter.timeouts)
     yield _by_reason("refused_commands", "Commands that were not sent", meter.refusals, REFUSALS)
+    yield _by_reason(
+        "handoffs", "Guests that went to other hosts, came from them, or could not go", meter.handoffs, HANDOFFS
+    )
 
 
 def _of_levels(levels: Levels) -> Iterator[Metric]:
@@ -246,6 +256,7 @@ def _of_levels(levels: Levels) -> Iterator[Metric]:
     yield _gauge("queue_state_rows", "Rows that wait to be written to the state file.", levels.state_rows)
     yield _counter("events", "Events that were told.", levels.events_ever)
     yield _gauge("state_failing", "1: the state file can't be written now.", levels.state_failing)
+    yield _gauge("handoffs_in_doubt", "Guests of which nobody here knows whether another host took them.", levels.doubtful)
     yield _gauge("lost_sources", "Sources of guests, such as libvirt, that do not answer now.", levels.lost_sources)
     supported = -1 if levels.supported is None else levels.supported
     yield _gauge("supported_api_version", "The highest API version of this host; -1: it knows no versions.", supported)

@@ -2,16 +2,18 @@
 
 The source tells it that the migration begins, and gets an answer; if the VM stays, the source tells it that, too. If it
 moves, the destination tells it, once it speaks with the guest. A guest that was stopped, or came, a moment ago can't be told
-anything yet: so what comes after a migration is tried again and again, for a while.
+anything yet, and one that is frozen runs no hooks: so what comes after a migration is tried again and again, for a day.
 """
 
 from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 from common.catalogue import CATALOGUE
+from common.messages import Code
 
 from .commands import Answer, Commands
 from .feed import Feed
@@ -22,11 +24,20 @@ from .registry import Registry
 #: For so many seconds nobody has to tell the same of a guest again: several may notice one migration.
 COUNTS_FOR = 300.0
 
-#: Seconds between two attempts to tell a guest that its migration is over …
+#: Seconds between two attempts to tell a guest that its migration is over, …
 RETRY_PERIOD = 0.5
 
-#: … and after so many nobody tries any more.
-RETRY_LIMIT = 600.0
+#: … of which there are so many seconds' worth; …
+SOON = 60.0
+
+#: … and between two from then on, …
+LATER_PERIOD = 5.0
+
+#: … until after so many nobody tries any more.
+RETRY_LIMIT = 86_400.0
+
+#: A guest that says that it is frozen is told once more after so many seconds.
+FROZEN_PERIOD = 2.0
 
 _EVENT = "lifecycle-event"
 
@@ -77,7 +88,7 @@ class Migrations:
             answer = self._send(guest, _BEGINS, patience)
         except Refused as refusal:
             self._latest.pop(guest, None)
-            self._give_up(guest, refusal)
+            self._give_up(guest, str(refusal))
             return None
         self._latest[guest] = _News(_BEGINS, self._loop.time(), answer)
         return answer
@@ -103,12 +114,21 @@ class Migrations:
         try:
             answer = self._send(guest, news.arguments)
         except Refused as refusal:
-            if self._loop.time() < news.at + RETRY_LIMIT:
-                self._loop.call_later(RETRY_PERIOD, self._try, guest, news)
+            tried = self._loop.time() - news.at
+            if tried < RETRY_LIMIT:
+                self._loop.call_later(RETRY_PERIOD if tried < SOON else LATER_PERIOD, self._try, guest, news)
             else:
-                self._give_up(guest, refusal)
+                self._give_up(guest, f"it could not be told for {RETRY_LIMIT / 3600:g} h ({refusal.kind})")
         else:
-            self._latest[guest] = news._replace(answer=answer)
+            self._latest[guest] = told = news._replace(answer=answer)
+            if answer is not None:
+                answer.add_done_callback(lambda answered: self._try_again_if_frozen(guest, told, answered))
+
+    def _try_again_if_frozen(self, guest: Guest, told: _News, answered: asyncio.Future[Answer]) -> None:
+        """A guest runs no hooks while its file systems are frozen; it is told when they have thawed."""
+        if _is_frozen(answered) and self._latest.get(guest) is told and self._loop.time() < told.at + RETRY_LIMIT:
+            news = self._latest[guest] = told._replace(answer=None)
+            self._loop.call_later(FROZEN_PERIOD, self._try, guest, news)
 
     def _send(
         self, guest: Guest, arguments: dict[str, Any], patience: Optional[float] = None
@@ -129,5 +149,12 @@ class Migrations:
         is_same = latest is not None and latest.arguments is arguments and self._loop.time() < latest.at + COUNTS_FOR
         return latest if is_same else None
 
-    def _give_up(self, guest: Guest, refusal: Refused) -> None:
-        self._feed.tell("migration", guest.name, text=f"is not told of its migration: {refusal}")
+    def _give_up(self, guest: Guest, why: str) -> None:
+        self._feed.tell("migration", guest.name, text=f"is not told of its migration: {why}")
+
+
+def _is_frozen(answered: asyncio.Future[Answer]) -> bool:
+    if answered.cancelled() or answered.exception() is not None:
+        return False
+    error = answered.result().more.get("error")
+    return isinstance(error, Mapping) and error.get("code") == Code.FROZEN.value

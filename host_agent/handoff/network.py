@@ -403,10 +403,10 @@ class Doors:
 
         :raises Failure: that can't be; everything is as before.
         """
+        complaints: list[str] = []
         if addresses and security.encrypted:
             await self._loop.run_in_executor(None, security.server_context)
-            for complaint in await self._loop.run_in_executor(None, lambda: list(security.complaints())):
-                _log.warning("%s", printable(complaint))
+            complaints += await self._loop.run_in_executor(None, lambda: list(security.complaints()))
         fresh = _listen_at(address for address in addresses if address not in self._listening)
         self._watch(False)
         for address in set(self._listening) - set(addresses):
@@ -414,6 +414,8 @@ class Doors:
         self._listening.update(fresh)
         self._security = security
         self._watch(self._has_room())
+        for complaint in complaints:
+            _log.warning("%s", printable(complaint))
 
     async def close(self) -> None:
         """Let nobody in any more, and end the connections of those who are inside."""

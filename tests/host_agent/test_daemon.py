@@ -132,8 +132,10 @@ def test_a_guest_is_described_in_exactly_this_form(place: Path) -> None:
         async with SimulatedVm(place / "ports/domain-1-web") as vm, running(make_configuration(place)) as daemon:
             described = await daemon.until_guest("web", lambda guest: "timezone" in guest["facts"])
             assert list(described) == [
-                "name", "uuid", "channel", "api", "heard_s", "commands", "history", "facts", "capabilities", "counters",
+                "name", "uuid", "channel", "api", "heard_s", "handoff", "frozen", "commands", "history",
+                "facts", "capabilities", "counters",
             ]  # fmt: skip
+            assert (described["handoff"], described["frozen"]) == ({"state": "here", "peer": None}, None)
             assert described["uuid"] is None
             assert described["commands"] == []
             assert described["history"] == [
@@ -170,7 +172,7 @@ def test_the_host_tells_what_it_is(place: Path) -> None:
             host = await daemon.host()
             assert list(host) == [
                 "version", "host_id", "started_s", "api", "directories", "libvirt", "fixed", "guests", "descriptors",
-                "state", "you",
+                "state", "handoff", "you",
             ]  # fmt: skip
             assert host["api"] == {"supported": NEWEST, "versions": list(Version)}
             assert (host["directories"], host["libvirt"], host["fixed"]) == ([str(place / "ports")], [], {})

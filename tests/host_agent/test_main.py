@@ -53,12 +53,16 @@ def exits_with(status: Exit, arguments: list[str], capsys: pytest.CaptureFixture
     return err
 
 
-def test_the_version_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_versions_of_everything_that_is_spoken_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main.main(["--version"])
     assert caught.value.code == 0
-    lines = [f"vmaccord-host {host_agent.release()}", f"guest API versions: 0-{int(max(Version))}"]
-    assert capsys.readouterr().out.splitlines() == lines
+    assert capsys.readouterr().out.splitlines() == [
+        f"vmaccord-host {host_agent.release()}",
+        f"guest API versions: 0-{int(max(Version))}",
+        "hand-off protocol versions: 0-1",
+        "session specs: 0-2",
+    ]
 
 
 def test_the_module_runs_as_a_program() -> None:

@@ -300,6 +300,13 @@ def test_what_becomes_of_commands_is_counted() -> None:
     assert host.values("vmaccord_refused_commands_total", "reason") == {"busy": 4, OTHER: 5}
 
 
+def test_what_becomes_of_hand_offs_is_counted() -> None:
+    host = Host()
+    host.meter.handoffs.update({"handed-over": 2, "taken-over": 3, "failed": 4})
+    told = host.values("vmaccord_handoffs_total", "reason")
+    assert told == {"handed-over": 2, "taken-over": 3, "failed": 4}
+
+
 def test_the_kinds_of_refusals_are_those_that_the_code_has() -> None:
     sources = map(inspect.getsource, (commands, refusals))
     calls = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
@@ -313,12 +320,22 @@ def test_the_kinds_of_refusals_are_those_that_the_code_has() -> None:
 
 
 def test_levels_are_told() -> None:
-    host = Host(Levels(2, commands=1, unsent=5, events=3, events_ever=4, state_rows=6, state_failing=True, lost_sources=7))
+    host = Host(
+        Levels(
+            2, commands=1, unsent=5, events=3, events_ever=4, state_rows=6, state_failing=True, doubtful=8, lost_sources=7
+        )
+    )
     told = {
         name: host.value(f"vmaccord_{name}")
-        for name in ("supported_api_version", "events_total", "state_failing", "lost_sources")
+        for name in ("supported_api_version", "events_total", "state_failing", "handoffs_in_doubt", "lost_sources")
     }
-    assert told == {"supported_api_version": 2, "events_total": 4, "state_failing": 1, "lost_sources": 7}
+    assert told == {
+        "supported_api_version": 2,
+        "events_total": 4,
+        "state_failing": 1,
+        "handoffs_in_doubt": 8,
+        "lost_sources": 7,
+    }
     queues = {name: host.value(f"vmaccord_queue_{name}") for name in ("commands", "write_bytes", "events", "state_rows")}
     assert queues == {"commands": 1, "write_bytes": 5, "events": 3, "state_rows": 6}
 

@@ -5,10 +5,13 @@ from typing import Any, Optional
 
 import pytest
 
+from common.catalogue import Row
 from common.messages import Capabilities
+from host_agent import migration
 from host_agent.commands import Answer
 from host_agent.guest import Guest
-from host_agent.migration import COUNTS_FOR, RETRY_LIMIT, RETRY_PERIOD, Migrations
+from host_agent.migration import COUNTS_FOR, FROZEN_PERIOD, LATER_PERIOD, RETRY_LIMIT, RETRY_PERIOD, SOON, Migrations
+from host_agent.refusals import Refused, refuse
 from host_agent.registry import Registry
 
 from .commanding import UNSAID, Bench, play
@@ -47,10 +50,10 @@ class Place:
         """What was told to operators."""
         return [(guest, details["text"]) for _, guest, details in self.bench.told("migration")]
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float, step: float = RETRY_PERIOD) -> None:
         """Let time pass, as far as attempts are concerned."""
-        for _ in range(int(seconds / RETRY_PERIOD) + 1):
-            await self.bench.loop.advance(RETRY_PERIOD)
+        for _ in range(int(seconds / step) + 1):
+            await self.bench.loop.advance(step)
 
     def _take(self, name: str) -> Guest:
         return self._known[name]
@@ -155,7 +158,7 @@ def test_it_is_told_as_soon_as_it_can_be() -> None:
         await place.wait(30.0)
         assert place.told() == []
         place.bench.beat(guest, 3)
-        await place.bench.loop.advance(RETRY_PERIOD)
+        await place.bench.loop.advance(LATER_PERIOD)
         assert place.told() == [AFTER]
         assert place.complaints() == []
 
@@ -204,18 +207,52 @@ def test_what_is_not_true_any_more_is_not_told() -> None:
     act(scenario)
 
 
-def test_after_a_while_nobody_tries_any_more() -> None:
+def test_a_guest_that_was_stopped_for_hours_is_told_when_it_runs_again() -> None:
     async def scenario(place: Place) -> None:
         guest = place.settle(place.bench.guest(agent=UNSAID))
         place.migrations.arrived(guest)
-        await place.wait(RETRY_LIMIT - 1)
-        assert place.complaints() == []
-        await place.wait(2)
-        [(name, text)] = place.complaints()
-        assert name == "web-1"
-        assert text.startswith("is not told of its migration: web-1 ")
+        await place.wait(RETRY_LIMIT / 2, LATER_PERIOD)
+        assert place.told() == []
         place.bench.beat(guest, 3)
-        await place.wait(5.0)
+        await place.bench.loop.advance(LATER_PERIOD)
+        assert place.told() == [AFTER]
+        assert place.complaints() == []
+
+    act(scenario)
+
+
+def test_who_is_not_told_soon_is_tried_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[float] = []
+
+    async def scenario(place: Place) -> None:
+        def look(guest: Guest, row: Row) -> Optional[Refused]:
+            tried.append(place.bench.loop.now)
+            return refuse(guest, row)
+
+        monkeypatch.setattr(migration, "refuse", look)
+        place.migrations.arrived(place.settle(place.bench.guest(agent=UNSAID)))
+        await place.wait(SOON)
+        assert len(tried) == pytest.approx(SOON / RETRY_PERIOD, abs=3)
+        tried.clear()
+        await place.wait(SOON)
+        assert len(tried) == pytest.approx(SOON / LATER_PERIOD, abs=3)
+
+    act(scenario)
+
+
+def test_after_a_day_nobody_tries_any_more() -> None:
+    async def scenario(place: Place) -> None:
+        guest = place.settle(place.bench.guest(agent=UNSAID))
+        place.migrations.arrived(guest)
+        await place.wait(SOON)
+        await place.wait(RETRY_LIMIT - 2 * SOON, LATER_PERIOD)
+        assert place.complaints() == []
+        await place.wait(2 * SOON, LATER_PERIOD)
+        assert place.complaints() == [
+            ("web-1", "is not told of its migration: it could not be told for 24 h (version-too-low)")
+        ]
+        place.bench.beat(guest, 3)
+        await place.wait(LATER_PERIOD)
         assert place.told() == []
 
     act(scenario)
@@ -242,5 +279,23 @@ def test_the_end_of_the_daemon_is_no_error() -> None:
         place.migrations.failed(guest)
         await place.wait(1.0)
         assert place.told() == []
+
+    act(scenario)
+
+
+def test_a_guest_that_is_frozen_is_told_once_more_until_it_runs_its_hooks() -> None:
+    async def scenario(place: Place) -> None:
+        guest = place.settle(place.bench.guest())
+        place.migrations.arrived(guest)
+        await place.wait(0)
+        for _ in range(2):
+            [reply_id] = guest.in_flight
+            place.bench.complete(guest, reply_id, done=False, error={"code": "frozen", "message": "file systems are frozen"})
+            await place.wait(FROZEN_PERIOD)
+        assert place.told() == [AFTER, AFTER, AFTER]
+        [reply_id] = guest.in_flight
+        place.bench.complete(guest, reply_id, done=False, error={"code": "failed", "message": "a hook failed"})
+        await place.wait(FROZEN_PERIOD)
+        assert place.told() == [AFTER, AFTER, AFTER]
 
     act(scenario)
