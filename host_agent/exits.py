@@ -32,6 +32,9 @@ class Exit(statuses.Status):
     NOT_ALLOWED = 15, "the daemon does not let this user do that"
     TROUBLE = 16, "the doctor found something that keeps guests or the daemon from working"
     SEVERAL = 17, "of many guests: a command came out well in some only, or badly in different ways"
+    MOVED = 18, "the guest moves, or has moved, to another host"
+    HANDOFF_FAILED = 19, "a guest could not be handed over, taken in, exported or imported, or nobody knows who owns it"
+    WOULD_LOSE = 20, "an older session spec would lose something, which was not allowed"
 
 
 class Failure(Exception):

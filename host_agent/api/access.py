@@ -2,6 +2,9 @@
 
 What it says are the credentials with which the connection was opened; nothing that a client sends counts. Root and the
 daemon's own user may command, as may the members of one configured group; the members of another may only look.
+
+Looking is what changes nothing, by the method of the question. That includes a session that is exported: it shows what is
+known of a guest, and no argument of a command. Handing one over, taking one in and saying that one is awaited is commanding.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from collections.abc import Awaitable
 from typing import Callable, NamedTuple, Optional
 
 from aiohttp import web
+
+from host_agent.text import printable
 
 from .problems import Problem
 
@@ -158,6 +163,12 @@ def name_of(uid: int) -> Optional[str]:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return None
+
+
+async def shown(peer: Peer) -> str:
+    """*peer* as the log names it."""
+    name = await asyncio.get_running_loop().run_in_executor(None, name_of, peer.uid)
+    return f"user {peer.uid}" if name is None else f"user {peer.uid} ({printable(name)})"
 
 
 def _groups_in_database(uid: int, group: int) -> array.array[int]:

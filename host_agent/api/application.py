@@ -11,7 +11,7 @@ import functools
 
 from aiohttp import web
 
-from . import access, commands, events, guests, openapi, problems
+from . import access, commands, events, guests, handoffs, openapi, problems
 from .facade import Context, Facade
 from .inputs import BODY_LIMIT, read_query
 
@@ -66,6 +66,13 @@ _ROUTES = (
     (web.get, "/v1/guests/{name}", guests.tell_one),
     (web.post, "/v1/guests/{name}/commands", commands.send),
     (web.post, "/v1/guests/{name}/refresh", commands.refresh),
+    (web.post, "/v1/guests/{name}/handoff", handoffs.send),
+    (web.delete, "/v1/guests/{name}/handoff", handoffs.cancel),
+    (web.post, "/v1/guests/{name}/migration", handoffs.migrate),
+    (web.get, "/v1/guests/{name}/session", handoffs.export),
+    (web.post, "/v1/sessions", handoffs.take_in),
+    (web.get, "/v1/handoffs", handoffs.tell_all),
+    (web.post, "/v1/handoffs/expected", handoffs.expect),
     (web.get, "/v1/events", events.follow),
     (web.get, "/metrics", _metrics),
     (web.get, "/openapi.json", _openapi),

@@ -8,18 +8,19 @@ from typing import Any, NamedTuple, Optional
 
 from aiohttp import web
 
-from common.catalogue import CATALOGUE, Direction
+from common.catalogue import CATALOGUE, Direction, Row
 from common.errors import Congested, SendRefused
 from host_agent import deadlines
-from host_agent.commands import Answer, Sent, Stopping, TimedOut
-from host_agent.refusals import Refused
+from host_agent.commands import Answer, Moved, Sent, Stopping, TimedOut
+from host_agent.refusals import Refused, refuse_away
 from host_agent.text import printable
 
 from . import access
 from .facade import Context
 from .guests import find
-from .inputs import check_depth, check_members, read_object, read_query
+from .inputs import check_depth, check_members, read_choice, read_object, read_query, read_seconds, read_text
 from .problems import Problem
+from .waiting import as_problem, outcome, stopping, timed_out, told
 
 _log = logging.getLogger(__name__)
 
@@ -35,12 +36,14 @@ class Wanted(NamedTuple):
 
     :ivar timeout: seconds within which the completion must come; None: as long as such a command has by default.
     :ivar wait: whether to answer when the completion has come, or at once.
+    :ivar follow: whether to ask the guest's new host for the completion where the guest moves meanwhile.
     """
 
     name: str
     arguments: dict[str, Any]
     timeout: Optional[float]
     wait: bool
+    follow: bool
 
 
 async def send(context: Context, request: web.Request) -> web.StreamResponse:
@@ -57,18 +60,25 @@ async def send(context: Context, request: web.Request) -> web.StreamResponse:
     try:
         sent = context.facade.commands.send(guest, wanted.name, wanted.arguments, wanted.timeout)
     except Refused as refused:
-        raise Problem(refused.kind, str(refused), **refused.members) from None
+        raise as_problem(refused) from None
     if who is not None:
         _log.info("%s: %s sent by %s, reply id %s", printable(guest.name), sent.name, who, sent.reply_id)
-    answer = await _answer(request, sent, wanted, context.ending)
+    deadline = context.facade.clock() + (wanted.timeout or _usual_patience(row, wanted))
+    try:
+        answer = await _answer(request, sent, wanted, context.ending)
+    except Moved as moved:
+        if not wanted.follow:
+            raise _moved(guest.name, sent, moved) from None
+        left = max(deadlines.SHORTEST, deadline - context.facade.clock())
+        following = context.facade.handoffs.follow(moved, left)
+        answer = await outcome(context, following, sent.name, reply_id=moved.reply_id)
     return web.json_response(
         {
             "guest": guest.name,
             "name": sent.name,
             "agreed": int(sent.agreed),
             "reply_id": sent.reply_id,
-            "completion": None if answer is None else {"done": answer.done, **answer.more},
-            "round_trip_s": None if answer is None else round(answer.after, 6),
+            **told(answer),
         }
     )
 
@@ -77,6 +87,9 @@ async def refresh(context: Context, request: web.Request) -> web.StreamResponse:
     """Ask a guest for everything. A body means nothing."""
     guest = find(context.facade, request)
     read_query(request, {})
+    away = refuse_away(guest)
+    if away is not None:
+        raise as_problem(away)
     try:
         guest.refresh(context.facade.clock())
     except Congested:
@@ -92,35 +105,35 @@ def read_wanted(body: dict[str, Any]) -> Wanted:
     :raises Problem: it says it in no way that is allowed.
     """
     check_members(body, Wanted._fields)
-    name = body.get("name")
-    if not isinstance(name, str) or not 0 < len(name) <= NAME_LIMIT:
-        raise Problem("bad-request", f"name is no text of 1 to {NAME_LIMIT} characters; send the name of a command")
+    name = read_text(body, "name", NAME_LIMIT)
     arguments = body.get("arguments", {})
     if not isinstance(arguments, dict):
         raise Problem("bad-request", "arguments is no JSON object; send one, or leave it out")
     check_depth(arguments)
-    wait = body.get("wait", True)
-    if not isinstance(wait, bool):
-        raise Problem("bad-request", "wait is neither true nor false; send one of them, or leave it out")
-    return Wanted(name, arguments, _read_timeout(body["timeout"]) if "timeout" in body else None, wait)
-
-
-def _read_timeout(value: object) -> float:
-    shortest, longest = deadlines.SHORTEST, deadlines.LONGEST
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and shortest <= value <= longest:
-        return float(value)
-    raise Problem("bad-request", f"timeout is no number of seconds from {shortest:g} to {longest:g}; send one")
+    timeout = read_seconds(body, "timeout", deadlines.SHORTEST, deadlines.LONGEST)
+    return Wanted(name, arguments, timeout, read_choice(body, "wait", True), read_choice(body, "follow", False))
 
 
 async def _who_asks(context: Context, request: web.Request) -> str:
-    peer = await context.identify(request)
-    name = await asyncio.get_running_loop().run_in_executor(None, access.name_of, peer.uid)
-    return f"user {peer.uid}" if name is None else f"user {peer.uid} ({printable(name)})"
+    return await access.shown(await context.identify(request))
+
+
+def _usual_patience(row: Optional[Row], wanted: Wanted) -> float:
+    return deadlines.USUAL if row is None else deadlines.by_default(row, wanted.arguments)
+
+
+def _moved(guest: str, sent: Sent, moved: Moved) -> Problem:
+    detail = (
+        f"{guest} moved to {moved.to} before it had answered {sent.name}: look for the completion {moved.reply_id} "
+        "in the events there; who sends with --follow is told of it here"
+    )
+    return Problem("moved", detail, to=moved.to, reply_id=moved.reply_id)
 
 
 async def _answer(request: web.Request, sent: Sent, wanted: Wanted, ending: asyncio.Future[None]) -> Optional[Answer]:
     """The guest's answer; None: it is not waited for.
 
+    :raises Moved: the guest has moved to another host.
     :raises Problem: it does not come, or the daemon ends.
     """
     if sent.answer is None or not wanted.wait:
@@ -132,8 +145,7 @@ async def _answer(request: web.Request, sent: Sent, wanted: Wanted, ending: asyn
         if sent.answer.done():
             return sent.answer.result()
     except TimedOut as error:
-        detail = f"no answer to {sent.name} within {error.patience:g} s; it may still come: the events will tell"
-        raise Problem("timed-out", detail, reply_id=sent.reply_id) from None
+        raise timed_out(sent.name, error, reply_id=sent.reply_id) from None
     except Stopping:
         pass
-    raise Problem("stopping", f"the daemon stops; whether {sent.name} was carried out is not known: look at the guest")
+    raise stopping(sent.name)

@@ -6,7 +6,7 @@ import json
 import math
 import urllib.parse
 from collections.abc import Iterable, Mapping
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, NoReturn, Optional
 
 from aiohttp import web
 
@@ -19,6 +19,12 @@ BODY_LIMIT = 1024 * 1024
 
 #: Where the name of a guest stands in a path: ``/v1/guests/{name}``.
 _NAME_POSITION = 3
+
+#: What a body of bytes says that it is.
+BYTES = "application/octet-stream"
+
+#: Where a parameter is a number, it has so many digits at most.
+_SHORT = 9
 
 #: A number with more digits takes longer to read than anybody should have to wait for.
 _DIGITS_LIMIT = 4000
@@ -53,6 +59,28 @@ def yes_or_no(name: str, text: str) -> bool:
     return text == "yes"
 
 
+def number(name: str, text: str) -> int:
+    """A parameter that is a number."""
+    if not text.isascii() or not text.isdigit() or len(text) > _SHORT:
+        raise Problem("bad-request", f"{name} is {quoted(text)}; send a number")
+    return int(text)
+
+
+async def read_bytes(request: web.Request, limit: int) -> bytes:
+    """The body of *request*, up to *limit* bytes.
+
+    :raises Problem: it is longer, or it says that it is something else than bytes.
+    """
+    if request.content_type != BYTES:
+        raise Problem("bad-request", f"the body is not said to be bytes; send the header Content-Type: {BYTES}")
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            raise Problem("too-large", f"the body is longer than {limit} bytes; send an exported session")
+    return bytes(body)
+
+
 async def read_object(request: web.Request) -> dict[str, Any]:
     """The JSON object in the body of *request*.
 
@@ -80,6 +108,41 @@ def check_members(members: Iterable[str], allowed: Iterable[str]) -> None:
     for unknown in members:
         if unknown not in allowed:
             raise Problem("bad-request", f"unknown member {quoted(unknown)}; allowed: {', '.join(allowed)}")
+
+
+def read_text(members: Mapping[str, Any], name: str, limit: int) -> str:
+    """The text that the member *name* must be, of up to *limit* characters.
+
+    :raises Problem: it is none.
+    """
+    value = members.get(name)
+    if isinstance(value, str) and 0 < len(value) <= limit:
+        return value
+    raise Problem("bad-request", f"{name} is no text of 1 to {limit} characters; send one")
+
+
+def read_choice(members: Mapping[str, Any], name: str, usual: bool) -> bool:
+    """What the member *name* says, *usual* where it is left out.
+
+    :raises Problem: it is neither true nor false.
+    """
+    value = members.get(name, usual)
+    if isinstance(value, bool):
+        return value
+    raise Problem("bad-request", f"{name} is neither true nor false; send one of them, or leave it out")
+
+
+def read_seconds(members: Mapping[str, Any], name: str, shortest: float, longest: float) -> Optional[float]:
+    """The seconds that the member *name* says; None where it is left out.
+
+    :raises Problem: it is no such number.
+    """
+    if name not in members:
+        return None
+    value = members[name]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and shortest <= value <= longest:
+        return float(value)
+    raise Problem("bad-request", f"{name} is no number of seconds from {shortest:g} to {longest:g}; send one")
 
 
 def check_depth(value: Any) -> None:

@@ -10,18 +10,21 @@ import functools
 import inspect
 import re
 from collections.abc import Iterable
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from common import fields, messages
 from common.catalogue import CATALOGUE, Row
+from common.handoff import documents
 from host_agent import deadlines, release
 from host_agent.client.failures import NAMESPACE
 from host_agent.feed import KINDS, LIMIT
 from host_agent.guest import State
+from host_agent.handoff.security import PLAIN_TEXT, TLS
 
-from . import problems
+from . import handoffs, problems
 from .access import Role
 from .events import ID_FORM, LOST, LOST_MEANING
+from .inputs import BYTES
 
 Json = dict[str, Any]
 
@@ -32,6 +35,12 @@ _MAYBE_COUNT: Json = {"type": ["integer", "null"], "minimum": 0}
 _SECONDS: Json = {"type": "number", "minimum": 0}
 _MAYBE_SECONDS: Json = {"type": ["number", "null"], "minimum": 0}
 _BOOLEAN: Json = {"type": "boolean"}
+_NAME: Json = {"type": "string", "minLength": 1, "maxLength": handoffs.NAME_LIMIT}
+_MAYBE_NAME: Json = {**_NAME, "type": ["string", "null"]}
+_NO_OR_YES: Json = {"enum": ["yes", "no"], "default": "no"}
+
+#: A VM's, in lower or upper case.
+_UUID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 
 #: Groups of four characters; where the last is padded, it has no bits that say nothing.
 _BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
@@ -52,6 +61,15 @@ _ALWAYS = ("bad-request", "not-allowed", "unexpected")
 
 #: Why a command or a refresh may not be sent.
 _REFUSED = ("no-such-guest", "not-connected", "congested")
+
+#: Why no command at all may be sent.
+_SILENT = (*_REFUSED, "unresponsive", "moving", "moved", "stopping", "timed-out")
+
+#: Why the host that a guest moved to does not tell what became of a command.
+_FOLLOWED = ("handoff-off", "no-such-peer", "unreachable-peer", "refused-by-peer")
+
+#: Why a guest may not be handed over to a host, or that may not be asked.
+_PEER = (*_FOLLOWED, "in-doubt", "not-saved", "stopping")
 
 
 @functools.lru_cache(maxsize=1)
@@ -110,9 +128,21 @@ def _paths() -> Json:
                 "refreshGuest",
                 "Ask a guest to say everything again",
                 _json(_ref("Refreshed")),
-                wrong=[*_REFUSED],
+                wrong=[*_REFUSED, "moving", "moved"],
             ),
         },
+        "/v1/guests/{name}/handoff": {"parameters": [_ONE_GUEST], "post": _hand_over(), "delete": _cancel()},
+        "/v1/guests/{name}/migration": {"parameters": [_ONE_GUEST], "post": _migrate()},
+        "/v1/guests/{name}/session": {"parameters": [_ONE_GUEST], "get": _export()},
+        "/v1/sessions": {"post": _take_in()},
+        "/v1/handoffs": {
+            "get": _operation(
+                "listHandoffs",
+                "Guests that are being handed over, or awaited",
+                _json({"type": "array", "items": _ref("Handoff")}),
+            )
+        },
+        "/v1/handoffs/expected": {"post": _expect()},
         "/v1/events": {"get": _follow()},
         "/metrics": {
             "get": _operation("getMetrics", "Metrics as Prometheus reads them", {"text/plain": {"schema": _TEXT}}),
@@ -122,14 +152,114 @@ def _paths() -> Json:
 
 
 def _send() -> Json:
-    wrong = ["no-such-command", "version-too-low", "disabled", "too-large", "invalid-arguments"]
-    operation = _operation(
+    wrong = ["no-such-command", "version-too-low", "disabled", "too-large", "invalid-arguments", "busy"]
+    return _operation(
         "sendCommand",
         "Send a command to a guest, and wait for its completion where it has one",
         _json(_ref("Outcome")),
-        wrong=[*_REFUSED, *wrong, "unresponsive", "busy", "stopping", "timed-out"],
+        wrong=[*_SILENT, *wrong, *_FOLLOWED],
+        body=_json(_ref("Command")),
     )
-    return {**operation, "requestBody": {"required": True, "content": _json(_ref("Command"))}}
+
+
+def _hand_over() -> Json:
+    return _operation(
+        "handOver",
+        "Hand a guest over to another host",
+        _json(_ref("Handed")),
+        wrong=["no-such-guest", "moving", "moved", "would-lose", "not-awaited", "not-moving", "too-large", *_PEER],
+        body=_json(
+            _closed(
+                {
+                    "to": {**_MAYBE_NAME, "description": "a configured peer; `null`: the one that awaits the guest"},
+                    "allow_loss": {
+                        **_BOOLEAN,
+                        "default": False,
+                        "description": "also where the session spec that both know has no place for all",
+                    },
+                },
+                optional=["to", "allow_loss"],
+            )
+        ),
+    )
+
+
+def _cancel() -> Json:
+    force = "`yes`: also where nobody knows whether the other host has taken it, or it has; make sure that it is not there"
+    return _operation(
+        "cancelHandOver",
+        "Give up handing a guest over",
+        _json(_object({"guest": _TEXT})),
+        parameters=[_query("force", force, _NO_OR_YES)],
+        wrong=["no-such-guest", "not-moving", "moved", *_PEER],
+    )
+
+
+def _migrate() -> Json:
+    return _operation(
+        "migrateGuest",
+        "Tell a guest where its migration stands, and wait for its answer before it begins",
+        _json(_ref("Migration")),
+        wrong=[*_SILENT, "version-too-low", "disabled", "too-large", "busy"],
+        body=_json(
+            _closed(
+                {
+                    "stage": {"enum": list(handoffs.STAGES)},
+                    "timeout": _patience(deadlines.SHORTEST, deadlines.LONGEST, "of `begin`: the guest must have answered"),
+                },
+                optional=["timeout"],
+            )
+        ),
+    )
+
+
+def _export() -> Json:
+    return _operation(
+        "exportSession",
+        "What is known of a guest, as a file that another host takes",
+        _bytes(),
+        parameters=[
+            _query("spec", "the session spec", {"enum": list(documents.SPECS), "default": documents.NEWEST}),
+            _query("allow-loss", "`yes`: also where that spec has no place for all", _NO_OR_YES),
+        ],
+        wrong=["no-such-guest", "would-lose", "moving", "moved", "in-doubt", "invalid-session"],
+    )
+
+
+def _take_in() -> Json:
+    return _operation(
+        "importSession",
+        "Take a guest from a file",
+        _json(_object({"guest": _TEXT, "uuid": _MAYBE_TEXT})),
+        wrong=["too-large", "invalid-session", "name-taken", "moving", "in-doubt", "not-saved", "stopping"],
+        body=_bytes(),
+    )
+
+
+def _expect() -> Json:
+    return _operation(
+        "expectGuest",
+        "Await a guest from another host",
+        _json(_object({"name": _TEXT, "uuid": _MAYBE_TEXT, "patience": _SECONDS})),
+        wrong=["too-large", "handoff-off"],
+        body=_json(
+            _closed(
+                {
+                    "name": _NAME,
+                    "uuid": {**_MAYBE_TEXT, "pattern": _UUID, "description": "the VM's UUID; left out: its name counts"},
+                    "patience": {
+                        **_patience(handoffs.SHORTEST, handoffs.LONGEST, "it must have come"),
+                        "default": handoffs.USUAL,
+                    },
+                },
+                optional=["uuid", "patience"],
+            )
+        ),
+    )
+
+
+def _patience(shortest: float, longest: float, what: str) -> Json:
+    return {"type": "number", "minimum": shortest, "maximum": longest, "description": f"seconds within which {what}"}
 
 
 def _follow() -> Json:
@@ -157,13 +287,21 @@ def _follow() -> Json:
     return {**operation, "description": description}
 
 
-def _operation(name: str, summary: str, content: Json, parameters: Iterable[Json] = (), wrong: Iterable[str] = ()) -> Json:
+def _operation(
+    name: str,
+    summary: str,
+    content: Json,
+    parameters: Iterable[Json] = (),
+    wrong: Iterable[str] = (),
+    body: Optional[Json] = None,
+) -> Json:
     answered = {"200": {"description": summary, "content": content}}
     return {
         "operationId": name,
         "summary": summary,
         "parameters": list(parameters),
-        "responses": {**answered, **_problem_responses([*_ALWAYS, *wrong])},
+        **({} if body is None else {"requestBody": {"required": True, "content": body}}),
+        "responses": {**answered, **_problem_responses(dict.fromkeys([*_ALWAYS, *wrong]))},
     }
 
 
@@ -191,6 +329,10 @@ def _json(schema: Json) -> Json:
     return {"application/json": {"schema": schema}}
 
 
+def _bytes() -> Json:
+    return {BYTES: {"schema": {"type": "string", "format": "binary"}}}
+
+
 def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
@@ -206,12 +348,20 @@ def _schemas() -> Json:
         **{_command_name(row): _command(row) for row in CATALOGUE.commands},
         "Outcome": _OUTCOME,
         "Refreshed": _object({"guest": _TEXT, "agreed": _COUNT}),
+        "Handed": _HANDED,
+        "Handoff": _HANDOFF,
+        "Migration": _MIGRATION,
         **{_problem_name(kind): _problem(kind) for kind in problems.TYPES},
     }
 
 
 def _object(members: Json, optional: Iterable[str] = ()) -> Json:
     return {"type": "object", "properties": members, "required": [name for name in members if name not in set(optional)]}
+
+
+def _closed(members: Json, optional: Iterable[str] = ()) -> Json:
+    """As ``_object``, with no other members."""
+    return {**_object(members, optional), "additionalProperties": False}
 
 
 _HOST = _object(
@@ -228,7 +378,18 @@ _HOST = _object(
         "fixed": {"type": "object", "additionalProperties": _TEXT, "description": "ports that are configured, by guest"},
         "guests": {**_COUNT, "description": "how many there are"},
         "descriptors": _object({"limit": _COUNT, "used": _COUNT}, optional=["used"]),
-        "state": {**_object({"path": _TEXT, "failing": _BOOLEAN}), "type": ["object", "null"]},
+        "state": {**_object({"path": _TEXT, "failing": _MAYBE_TEXT}), "type": ["object", "null"]},
+        "handoff": _object(
+            {
+                "listen": {
+                    "type": "array",
+                    "items": _object({"address": _TEXT, "security": {"enum": [TLS, PLAIN_TEXT]}, "connections": _COUNT}),
+                    "description": "where other hosts come in",
+                },
+                "failing": {**_MAYBE_TEXT, "description": "why they do not where they should; it is tried again and again"},
+                "peers": {"type": "array", "items": _TEXT, "description": "the hosts that guests may go to"},
+            }
+        ),
         "you": _object({"user": _MAYBE_TEXT, "uid": _COUNT, "role": {"enum": [Role.OPERATOR.value, Role.VIEWER.value]}}),
     }
 )
@@ -257,6 +418,15 @@ _GUEST = _object(
             }
         ),
         "heard_s": _MAYBE_SECONDS,
+        "frozen": {
+            **_object({"mountpoints": {"type": "array", "items": _TEXT}, "thaws_in_s": _SECONDS}),
+            "type": ["object", "null"],
+            "description": "what is frozen (no mountpoints: all that can be), and in how many seconds it thaws by itself",
+        },
+        "handoff": {
+            **_object({"state": {"enum": ["here", "moving", "in-doubt", "moved"]}, "peer": _MAYBE_TEXT}),
+            "description": "whether it is of this host, and where it goes or went",
+        },
         "commands": {
             "type": "array",
             "description": "those whose completion is awaited",
@@ -270,7 +440,7 @@ _GUEST = _object(
         "facts": {
             "type": "object",
             "description": "what the guest said last, by the message's name",
-            "additionalProperties": _object({"age_s": _SECONDS, "value": {"type": "object"}}),
+            "additionalProperties": _object({"age_s": _MAYBE_SECONDS, "value": {"type": "object"}}),
         },
         "capabilities": {
             **_object(
@@ -298,19 +468,45 @@ _GUEST = _object(
     optional=["facts", "capabilities", "obstacles", "counters"],
 )
 
+_COMPLETION: Json = {
+    "completion": {
+        **_object({"done": _BOOLEAN}),
+        "type": ["object", "null"],
+        "additionalProperties": True,
+        "description": "what the guest answered, with whatever else it says; `null`: nothing is waited for",
+    },
+    "round_trip_s": _MAYBE_SECONDS,
+}
+
 _OUTCOME = _object(
     {
         "guest": _TEXT,
         "name": _TEXT,
         "agreed": _COUNT,
         "reply_id": {**_MAYBE_TEXT, "description": "`null`: the command has no completion at what was agreed"},
-        "completion": {
-            **_object({"done": _BOOLEAN}),
-            "type": ["object", "null"],
-            "additionalProperties": True,
-            "description": "what the guest answered, with whatever else it says; `null`: nothing is waited for",
-        },
-        "round_trip_s": _MAYBE_SECONDS,
+        **_COMPLETION,
+    }
+)
+
+_MIGRATION = _object({"guest": _TEXT, "stage": {"enum": list(handoffs.STAGES)}, **_COMPLETION})
+
+_HANDED = _object(
+    {
+        "guest": _TEXT,
+        "to": {**_TEXT, "description": "the host that has it now"},
+        "protocol": {**_COUNT, "description": "the version of the hand-off protocol that was spoken"},
+        "spec": {"enum": list(documents.SPECS), "description": "the session spec that was carried"},
+        "lost": {"type": "array", "items": _TEXT, "description": "the dotted names of all that this spec has no place for"},
+    }
+)
+
+_HANDOFF = _object(
+    {
+        "guest": _TEXT,
+        "role": {"enum": ["source", "destination"], "description": "what this host is"},
+        "peer": {**_MAYBE_TEXT, "description": "the other host; `null`: not known yet"},
+        "phase": {**_TEXT, "description": "where it stands, in a few words"},
+        "since_s": {**_MAYBE_SECONDS, "description": "for how long; `null`: not told"},
     }
 )
 
@@ -324,22 +520,24 @@ def _command(row: Row) -> Json:
     members = {
         "name": {"const": row.name},
         "arguments": arguments,
-        "timeout": {
-            "type": "number",
-            "minimum": deadlines.SHORTEST,
-            "maximum": deadlines.LONGEST,
-            "description": f"seconds within which the completion must come; left out: {_patience(row)}",
-        },
+        "timeout": _patience(
+            deadlines.SHORTEST, deadlines.LONGEST, f"the completion must come; left out: {_usual_patience(row)}"
+        ),
         "wait": {**_BOOLEAN, "default": True, "description": "wait for the completion"},
+        "follow": {
+            **_BOOLEAN,
+            "default": False,
+            "description": "where the guest moves meanwhile, ask its new host for the completion",
+        },
     }
     return {
-        **_object(members, optional=["timeout", "wait", *([] if arguments["required"] else ["arguments"])]),
+        **_object(members, optional=["timeout", "wait", "follow", *([] if arguments["required"] else ["arguments"])]),
         "additionalProperties": False,
         "description": f"{inspect.getdoc(row.message_class)}\n\nNeeds API version {row.since}{_beside(row)}.",
     }
 
 
-def _patience(row: Row) -> str:
+def _usual_patience(row: Row) -> str:
     if isinstance(row.duration, str):
         return f"{deadlines.MARGIN:g} more than its `{row.duration}`"
     return f"{deadlines.by_default(row, {}):g}"

@@ -45,6 +45,23 @@ def guests(context: click.Context, _parameter: click.Parameter, incomplete: str)
     return []
 
 
+def peers(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of hosts that guests may be handed over to, as far as they begin with *incomplete*."""
+    from host_agent.client import Client
+
+    with contextlib.suppress(Failure):
+        host = Client(context.find_root().params.get("control"), _TIMEOUT).host()
+        return _items(((name, None) for name in host.get("handoff", {}).get("peers", ())), incomplete)
+    return []
+
+
+def specs(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The session specs, with what they hold, whose numbers begin with *incomplete*."""
+    from common.handoff import documents
+
+    return _items(((str(number), holds) for number, holds in documents.HOLDS.items()), incomplete)
+
+
 def words(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """What may come next behind ``send``: a guest, unless the command goes to all, then a command."""
     typed = list(context.params.get("words") or ())

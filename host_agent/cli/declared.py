@@ -32,6 +32,8 @@ _LONGEST, _LONGEST_RUN = 3600.0, 86_400.0
 
 _ENV_HELP = "Set a variable, NAME=VALUE; or NAME alone, with its value here, as for a secret that nobody else may see."
 
+_LOSS_HELP = "Go on also where an older session spec has no place for all."
+
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -81,13 +83,36 @@ def _refuse_nan(_context: click.Context, option: click.Parameter, seconds: Optio
     return seconds
 
 
-def _seconds(name: str, shortest: float, longest: float, help_text: str, **more: Any) -> Callable[[_F], _F]:
-    """An option that is a number of seconds."""
+def _read_spec(_context: click.Context, option: click.Parameter, text: Optional[str]) -> Optional[int]:
+    from common.handoff import documents
+
+    known = {str(number): number for number in documents.SPECS}
+    if text is not None and text not in known:
+        raise click.UsageError(f"{option.opts[0]} is no session spec; name one of {', '.join(known)}.")
+    return known.get(text or "")
+
+
+def _read_uuid(_context: click.Context, option: click.Parameter, text: Optional[str]) -> Optional[str]:
+    from common.handoff.members import UUID
+
+    try:
+        return None if text is None else str(UUID.check(text))
+    except ValueError:
+        raise click.UsageError(f"{option.opts[0]} is no UUID; name it as virsh domuuid prints it.") from None
+
+
+def _seconds(names: str, shortest: float, longest: float, help_text: str, **more: Any) -> Callable[[_F], _F]:
+    """An option that is a number of seconds; *names* are its own, and that of its parameter where that is another one."""
     bounded = click.FloatRange(shortest, longest)
-    return click.option(name, metavar="SECONDS", type=bounded, callback=_refuse_nan, help=help_text, **more)
+    return click.option(*names.split(), metavar="SECONDS", type=bounded, callback=_refuse_nan, help=help_text, **more)
 
 
 _ANSWER_TIMEOUT = _seconds("--timeout", 0.1, _LONGEST, "How long to wait for the guest's answer (default: 30).")
+
+
+_FOLLOW = click.option(
+    "--follow", is_flag=True, help="Should the guest move meanwhile, have its new host asked for the completion."
+)
 
 
 class _Running(click.Command):
@@ -232,10 +257,17 @@ def messages(control: Optional[str], guest: Optional[str], as_json: bool) -> Non
     "How long to wait for its completion (default: 30; or 10 more than it may take in the guest).",
 )
 @click.option("--no-wait", is_flag=True, help="Do not wait for a completion.")
+@_FOLLOW
 @_AS_JSON
 @click.pass_obj
 def send(
-    control: Optional[str], words: Sequence[str], to_all: bool, timeout: Optional[float], no_wait: bool, as_json: bool
+    control: Optional[str],
+    words: Sequence[str],
+    to_all: bool,
+    timeout: Optional[float],
+    no_wait: bool,
+    follow: bool,
+    as_json: bool,
 ) -> Optional[Exit]:
     """Send a command to a guest.
 
@@ -250,10 +282,12 @@ def send(
     needed = 1 if to_all else 2
     if len(words) < needed:
         raise click.UsageError("Missing argument 'COMMAND'.")
+    if no_wait and follow:
+        raise click.UsageError("Name either --no-wait or --follow.")
     target, command, pairs = words[: needed - 1], words[needed - 1], words[needed:]
     if to_all:
-        return sending.send_to_all(_client(control), command, pairs, timeout, not no_wait, as_json)
-    sending.send(_client(control), target[0], command, pairs, timeout, not no_wait, as_json)
+        return sending.send_to_all(_client(control), command, pairs, timeout, not no_wait, as_json, follow)
+    sending.send(_client(control), target[0], command, pairs, timeout, not no_wait, as_json, follow)
     return None
 
 
@@ -322,7 +356,8 @@ def freeze(
 
     The exit status is COMMAND's, or 128 and the number of the signal that ended it. It is 14 where the guest had thawed by
     itself before COMMAND ended, or nobody knows: what COMMAND made may be inconsistent. It is 14, too, where the guest could
-    not freeze: then COMMAND did not run.
+    not freeze: then COMMAND did not run. It is 18 where the guest was handed over to another host before it was thawed: it
+    thaws there by itself.
     """
     from . import freezing
 
@@ -337,6 +372,7 @@ def freeze(
 )
 @click.option("--env", "variables", metavar="VARIABLE", multiple=True, help=_ENV_HELP)
 @click.option("--input", "input_file", metavar="FILE", type=click.Path(), help="Let it read this file; - is standard input.")
+@_FOLLOW
 @_AS_JSON
 @click.pass_obj
 def execute(
@@ -346,6 +382,7 @@ def execute(
     timeout: float,
     variables: Sequence[str],
     input_file: Optional[str],
+    follow: bool,
     as_json: bool,
 ) -> int:
     """Run a program in a guest.
@@ -365,7 +402,7 @@ def execute(
     from . import executing
 
     environment = executing.read_environment(variables)
-    return executing.execute(_client(control), guest, argv, timeout, environment, input_file, as_json)
+    return executing.execute(_client(control), guest, argv, timeout, environment, input_file, follow, as_json)
 
 
 @program.command("set-time")
@@ -415,6 +452,173 @@ def ssh_keys(
     if bool(files) is (operation == "list"):
         raise click.UsageError("Name no KEYFILE." if files else "Missing argument 'KEYFILE'.")
     keys.ssh_keys(_client(control), guest, operation, user, files, timeout, as_json)
+
+
+# ---- From host to host ----
+
+
+@program.group(no_args_is_help=False)
+def handoff() -> None:
+    """Hand guests over to other hosts.
+
+    A hand-off takes along what a guest's new host can't find out: commands in flight, what is frozen, the last facts. A VM
+    that migrates without one works as well. Where the daemon speaks to libvirt it hands over by itself.
+    """
+
+
+@handoff.command("send")
+@click.argument("guest", shell_complete=completion.guests)
+@click.option(
+    "--to",
+    metavar="HOST",
+    shell_complete=completion.peers,
+    help="A peer of the configuration (default: the one that awaits the guest).",
+)
+@click.option("--allow-loss", is_flag=True, help=_LOSS_HELP)
+@_AS_JSON
+@click.pass_obj
+def handoff_send(control: Optional[str], guest: str, to: Optional[str], allow_loss: bool, as_json: bool) -> None:
+    """Hand a guest over to another host.
+
+    To be done when its VM has stopped here and not begun to run there, or soon after. Where the other host does not answer
+    in the middle, nobody knows whose guest it is: the daemon asks on until it knows.
+    """
+    from . import handing
+
+    handing.send(_client(control), guest, to, allow_loss, as_json)
+
+
+@handoff.command("cancel")
+@click.argument("guest", shell_complete=completion.guests)
+@click.option("--force", is_flag=True, help="Also where it has moved, or nobody knows: make sure that its VM is not there.")
+@_AS_JSON
+@click.pass_obj
+def handoff_cancel(control: Optional[str], guest: str, force: bool, as_json: bool) -> None:
+    """Give up handing a guest over: it stays here."""
+    from . import handing
+
+    handing.cancel(_client(control), guest, force, as_json)
+
+
+@handoff.command("expect")
+@click.argument("name")
+@click.option("--uuid", metavar="UUID", callback=_read_uuid, help="Its VM's UUID (default: the name counts).")
+@_seconds("--for seconds", 1.0, _LONGEST_RUN, "How long to await it (default: 600).")
+@_AS_JSON
+@click.pass_obj
+def handoff_expect(control: Optional[str], name: str, uuid: Optional[str], seconds: Optional[float], as_json: bool) -> None:
+    """Await a guest from another host.
+
+    That host, where it is not told whom to hand the guest over to, finds this one.
+    """
+    from . import handing
+
+    handing.expect(_client(control), name, uuid, seconds, as_json)
+
+
+@handoff.command("begin")
+@click.argument("guest", shell_complete=completion.guests)
+@_seconds("--timeout", 0.1, _LONGEST, "How long to wait until the guest is ready.")
+@_AS_JSON
+@click.pass_obj
+def handoff_begin(control: Optional[str], guest: str, timeout: Optional[float], as_json: bool) -> None:
+    """Tell a guest that it is about to migrate.
+
+    Its hooks for before_migration run, and are waited for.
+    """
+    from . import handing
+
+    handing.begin(_client(control), guest, timeout, as_json)
+
+
+@handoff.command("failed")
+@click.argument("guest", shell_complete=completion.guests)
+@_AS_JSON
+@click.pass_obj
+def handoff_failed(control: Optional[str], guest: str, as_json: bool) -> None:
+    """Tell a guest that its migration failed."""
+    from . import handing
+
+    handing.end(_client(control), guest, "failed", as_json)
+
+
+@handoff.command("arrived")
+@click.argument("guest", shell_complete=completion.guests)
+@_AS_JSON
+@click.pass_obj
+def handoff_arrived(control: Optional[str], guest: str, as_json: bool) -> None:
+    """Tell a guest that it has migrated to this host."""
+    from . import handing
+
+    handing.end(_client(control), guest, "arrived", as_json)
+
+
+@handoff.command("list")
+@_AS_JSON
+@click.pass_obj
+def handoff_list(control: Optional[str], as_json: bool) -> None:
+    """List hand-offs under way, and guests awaited."""
+    from . import handing
+
+    handing.list_handoffs(_client(control), as_json)
+
+
+@program.command("export")
+@click.argument("guest", shell_complete=completion.guests)
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(), required=True, help="Write it here; - is standard output."
+)
+@click.option(
+    "--spec",
+    metavar="NUMBER",
+    callback=_read_spec,
+    shell_complete=completion.specs,
+    help="Write this session spec, for an older reader.",
+)
+@click.option("--allow-loss", is_flag=True, help=_LOSS_HELP)
+@_AS_JSON
+@click.pass_obj
+def export_session(
+    control: Optional[str], guest: str, output: str, spec: Optional[int], allow_loss: bool, as_json: bool
+) -> None:
+    """Write what is known of a guest to a file.
+
+    For a VM that is saved to a file and restored on another host. The guest stays a guest of this host.
+    """
+    from . import handing
+
+    handing.export(_client(control), guest, output, spec, allow_loss, as_json)
+
+
+@program.command("import")
+@click.argument("file", type=click.Path())
+@_AS_JSON
+@click.pass_obj
+def import_session(control: Optional[str], file: str, as_json: bool) -> None:
+    """Take in the guest of an exported file.
+
+    FILE is what export has written; - is standard input.
+    """
+    from . import handing
+
+    handing.take_in(_client(control), file, as_json)
+
+
+@program.command("inspect")
+@click.argument("file", type=click.Path())
+@_AS_JSON
+def inspect_session(file: str, as_json: bool) -> None:
+    """Show what an exported file says.
+
+    FILE is what export has written; - is standard input. No daemon is asked.
+    """
+    from . import handing
+
+    handing.inspect(file, as_json)
+
+
+for _command in (export_session, import_session, inspect_session):
+    handoff.add_command(_command)
 
 
 # ---- Help ----

@@ -85,12 +85,14 @@ def execute(
     timeout: float,
     environment: Mapping[str, str],
     input_file: Optional[str],
+    follow: bool,
     as_json: bool,
 ) -> int:
     """Run *argv* in *guest*; the exit status that the program would have had here.
 
     :param timeout: seconds after which the guest ends it.
     :param input_file: what it reads from standard input; ``-`` is that of this program. None: nothing.
+    :param follow: where the guest moves to another host meanwhile, have that asked how it ended.
     :raises BadArgument: the input can't be read.
     :raises ClientError: it was not carried out.
     :raises GuestFailed: the guest says that it could not run it.
@@ -102,7 +104,7 @@ def execute(
     if input_file is not None:
         arguments["input"] = base64.b64encode(sending.read_bytes(input_file, INPUT_LIMIT)).decode("ascii")
     try:
-        answer = client.send(guest, _COMMAND, arguments)
+        answer = client.send(guest, _COMMAND, arguments, follow=follow)
         ended = _read(answer)
     except Failure as error:
         if as_json:

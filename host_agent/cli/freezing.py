@@ -1,7 +1,8 @@
 """``vmaccord freeze``: a command on this host, as one that takes a snapshot, while file systems of a guest are frozen.
 
-Whatever happens, the guest is thawed: at a signal, where the command can't be started, when the daemon is restarted. What
-the command made is worth something only if all was frozen until it had ended; where that is not so, or not known, it is
+Whatever happens, the guest is thawed: at a signal, where the command can't be started, when the daemon is restarted. One
+that moves to another host meanwhile can't be reached from here; it thaws by itself, as its agent does in any case. What the
+command made is worth something only if all was frozen until it had ended; where that is not so, or not known, it is
 said, and is a failure.
 
 All that can happen comes through one queue: the guest's answer, the end of the command, that a time is over, signals. So a
@@ -25,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from host_agent.client import Answer, Client
-from host_agent.client.failures import NAMESPACE, ClientError, CommandRefused, NoSuchGuest, NotAllowed, read_problem
+from host_agent.client.failures import NAMESPACE, ClientError, CommandRefused, Moved, NoSuchGuest, NotAllowed, read_problem
 from host_agent.exits import Exit, Failure
 from host_agent.text import printable
 
@@ -100,11 +101,13 @@ class _Thawed(NamedTuple):
     """What was frozen until it was thawed; or why that is not known.
 
     :ivar sure: whether what is not named had thawed before; else an attempt may have thawed it whose answer was lost.
+    :ivar status: the exit status that the problem means.
     """
 
     mountpoints: Sequence[str]
     problem: Optional[str] = None
     sure: bool = True
+    status: Exit = Exit.GUEST_FAILED
 
 
 class _Report(NamedTuple):
@@ -266,6 +269,8 @@ class _Freeze:
                 if not outcome.failed:
                     return _Thawed(_mountpoints(outcome), sure=sure)
                 why = views.reason(outcome)
+            elif isinstance(outcome, Moved):
+                return self._moved(outcome, until)
             elif isinstance(outcome, ClientError):
                 why = str(outcome)
                 sure = sure and _surely_not_sent(outcome)
@@ -282,6 +287,12 @@ class _Freeze:
                 told = True
             time.sleep(min(pause, left))
             pause = min(2 * pause, longest)
+
+    def _moved(self, moved: Moved, until: float) -> _Thawed:
+        left = max(0.0, until - time.monotonic())
+        where = printable(moved.to or "another host")
+        text = f"{self._guest} moved to {where} before it was thawed, and thaws there by itself, within {left:.0f} s"
+        return _Thawed((), text, status=moved.status)
 
     def _ask_to_thaw(self, until: float) -> Optional[_Outcome]:
         """What the guest answers; None: nothing, though after a signal by *until* it must have thawed by itself."""
@@ -352,7 +363,7 @@ class _Freeze:
             _remark(f"{self._guest}: thawed after {report.frozen_s:.1f} s")
             return report._replace(exit_status=status if status >= 0 else SIGNALLED - status)
         advice = "what it made may be inconsistent: do it again, with a longer --thaw-after if it needs more time"
-        return report._replace(problem=f"{problem}; {advice}", exit_status=Exit.GUEST_FAILED)
+        return report._replace(problem=f"{problem}; {advice}", exit_status=thawed.status)
 
 
 def _refuse_what_is_in_vain(client: Client, wanted: Wanted) -> None:

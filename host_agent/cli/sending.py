@@ -48,15 +48,23 @@ def read_arguments(row: catalogue.Row, words: Iterable[str]) -> dict[str, Any]:
 
 
 def send(
-    client: Client, guest: str, command: str, words: Sequence[str], timeout: Optional[float], wait: bool, as_json: bool
+    client: Client,
+    guest: str,
+    command: str,
+    words: Sequence[str],
+    timeout: Optional[float],
+    wait: bool,
+    as_json: bool,
+    follow: bool = False,
 ) -> None:
     """``vmaccord send GUEST COMMAND``.
 
+    :param follow: where the guest moves to another host meanwhile, have that asked for the completion.
     :raises ClientError: it was not carried out.
     :raises GuestFailed: the guest says that it could not do it.
     """
     row = arguments.find_command(command)
-    tell(client.send(guest, row.name, read_arguments(row, words), timeout, wait), views.answer, as_json)
+    tell(client.send(guest, row.name, read_arguments(row, words), timeout, wait, follow), views.answer, as_json)
 
 
 def tell(answer: Answer, text: Callable[[Answer], str], as_json: bool) -> None:
@@ -78,14 +86,20 @@ def failure(answer: Answer) -> GuestFailed:
 
 
 def send_to_all(
-    client: Client, command: str, words: Sequence[str], timeout: Optional[float], wait: bool, as_json: bool
+    client: Client,
+    command: str,
+    words: Sequence[str],
+    timeout: Optional[float],
+    wait: bool,
+    as_json: bool,
+    follow: bool = False,
 ) -> Exit:
     """``vmaccord send --all COMMAND``; the status that all guests have in common, or SEVERAL."""
     row = arguments.find_command(command)
     given = read_arguments(row, words)
 
     def ask(guest: str) -> Answer:
-        return client.send(guest, row.name, given, timeout, wait)
+        return client.send(guest, row.name, given, timeout, wait, follow)
 
     return _tell(_ask_all(client, ask, _sent), as_json)
 
@@ -174,9 +188,9 @@ def read_bytes(name: str, limit: int) -> bytes:
             content = file.read(limit + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "no file can be called so"
-        raise BadArgument(f"{_called(name)}: {why}; name a readable file") from None
+        raise BadArgument(f"{called(name)}: {why}; name a readable file") from None
     if len(content) > limit:
-        raise BadArgument(f"{_called(name)}: longer than {limit} bytes; name a shorter file")
+        raise BadArgument(f"{called(name)}: longer than {limit} bytes; name a shorter file")
     return content
 
 
@@ -188,10 +202,11 @@ def read_text(name: str, limit: int) -> str:
     try:
         return read_bytes(name, limit).decode("utf-8")
     except UnicodeDecodeError:
-        raise BadArgument(f"{_called(name)}: not UTF-8 text; save it as UTF-8") from None
+        raise BadArgument(f"{called(name)}: not UTF-8 text; save it as UTF-8") from None
 
 
-def _called(name: str) -> str:
+def called(name: str) -> str:
+    """The file called *name* as people are told of it."""
     return "standard input" if name == "-" else printable(name)
 
 

@@ -23,6 +23,7 @@ HEADERS = ("GUEST", "STATE", "AGREED", "ADVERTISED", "IN USE", "HEARD", "LAST CH
 MESSAGE_HEADERS = ("MESSAGE", "DIRECTION", "SINCE", "DANGEROUS", "ARGUMENTS")
 COMMAND_HEADERS = ("COMMAND", "SINCE", "NOW", "DANGEROUS", "ARGUMENTS, OR WHY NOT")
 RESULT_HEADERS = ("GUEST", "RESULT", "WHAT IT SAYS")
+HANDOFF_HEADERS = ("GUEST", "THIS HOST IS", "PEER", "PHASE", "FOR")
 
 #: The colours of words by which people see at a glance how things are.
 COLOURS = {
@@ -44,6 +45,22 @@ COLOURS = {
 #: In which order states are worth looking at.
 _WORST_FIRST = {"unresponsive": 0, "connecting": 1, "connected": 2, "absent": 3, "responsive": 4}
 
+#: What is said of a hand-off by its state, and what follows from that; nothing of a guest that is here.
+_HANDOFFS = {
+    "moving": ("moving", "it is sent no commands meanwhile"),
+    "in-doubt": ("perhaps moved", "that host is asked until it answers; nobody here sends it commands meanwhile"),
+    "moved": ("moved", "send it commands there"),
+}
+
+#: What a session says, by how much it matters; what is not named here comes between the last two.
+_WEIGHTIEST_FIRST = {"commands": 0, "frozen": 1, "facts": 2, "capabilities": 3, "counters": 5}
+
+#: What was heard on another channel, by an earlier run of the daemon, or on another host.
+_EARLIER = ", from before: nothing is agreed now"
+
+#: So many names are listed for people.
+_LISTED = 10
+
 #: A version above this is shown as such: a guest may announce one of thousands of digits.
 _VERSION_LIMIT = 9999
 
@@ -63,7 +80,7 @@ def overview(guests: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
             name(guest["name"]),
-            _state(guest["channel"]),
+            _state(guest),
             _version(guest["api"]["agreed"]),
             _version(guest["api"]["advertised"]),
             _version(guest["api"]["in_use"]),
@@ -93,7 +110,7 @@ def standing(guest: dict[str, Any]) -> str:
     """How one guest stands, on one line."""
     api = guest["api"]
     versions = " ".join(f"{key}={_version(api[key])}" for key in ("agreed", "advertised", "in_use"))
-    return "  ".join((name(guest["name"]), _state(guest["channel"]), versions, _scalar(api["last_reason"])))
+    return "  ".join((name(guest["name"]), _state(guest), versions, _scalar(api["last_reason"])))
 
 
 def nobody(host: dict[str, Any]) -> str:
@@ -128,12 +145,13 @@ def details(guest: dict[str, Any]) -> str:
         "Channel",
         *_aligned(
             [
-                ("state", f"{_state(channel)} for {duration(channel['since_s'])}"),
+                ("state", f"{_channel_state(channel)} for {duration(channel['since_s'])}"),
                 ("path", _scalar(channel["path"])),
                 ("uuid", _scalar(guest.get("uuid"))),
                 ("heard", _ago(guest["heard_s"])),
             ]
         ),
+        *_whereabouts(guest),
         "",
         "API version",
         *_aligned(
@@ -148,15 +166,71 @@ def details(guest: dict[str, Any]) -> str:
         ),
         *_history(guest.get("history", ())),
         *_commands(guest.get("commands", ())),
-        *_capabilities(guest.get("capabilities")),
+        *_capabilities(guest.get("capabilities"), _EARLIER if api["agreed"] is None else ""),
         "",
-        "Facts",
+        f"Facts{_EARLIER if guest['facts'] and api['agreed'] is None else ''}",
         *_facts(guest["facts"]),
         "",
         "Counters",
         *_tree(guest["counters"], "  "),
     ]
     return "\n".join(lines)
+
+
+def handoffs(documents: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """One row for each hand-off, under ``HANDOFF_HEADERS``."""
+    return [
+        (
+            name(each["guest"] or None),
+            each["role"],
+            name(each["peer"]),
+            printable(each["phase"]),
+            UNKNOWN if each["since_s"] is None else duration(each["since_s"]),
+        )
+        for each in documents
+    ]
+
+
+def session(number: int, said: Mapping[str, Any]) -> str:
+    """An exported session, written in the session spec *number*, of which *said* are the members in the newest one."""
+    reference = said.get("reference") or {}
+    known = [
+        ("uuid", said.get("uuid")),
+        ("the guest supports up to", said.get("advertised")),
+        ("run of its agent", said.get("agent_id")),
+        ("reply ids number above", said.get("reply_id_floor") or None),
+        ("a reference host agreed on", reference.get("api_version_hint")),
+        ("its addresses there", reference.get("guest_ips")),
+    ]
+    facts = {each: {"age_s": fact.get("age_s"), "value": fact["arguments"]} for each, fact in said.get("facts", {}).items()}
+    lines = [
+        f"{printable(said.get('name') or 'a guest without a name')} (session spec {number})",
+        "Ages, and times that are left, are those of the moment when this was written.",
+        "",
+        "Guest",
+        *_aligned([(label, _scalar(value)) for label, value in known if value is not None] or [("uuid", UNKNOWN)]),
+        *_frozen(said.get("frozen")),
+        *_history(list(reversed(said.get("version_changes", ())))),
+        *_commands(said.get("commands", ())),
+        *_capabilities(said.get("capabilities")),
+        "",
+        "Facts",
+        *_facts(facts),
+    ]
+    if said.get("counters"):
+        lines += ["", "Counters", *_tree(said["counters"], "  ")]
+    return "\n".join(lines)
+
+
+def by_weight(names: Iterable[str]) -> list[str]:
+    """The dotted *names* of what a session says, what matters most first."""
+    return sorted(names, key=lambda each: _WEIGHTIEST_FIRST.get(each.partition(".")[0], 4))
+
+
+def listed(names: Sequence[str]) -> str:
+    """*names*, and of very many the first ones."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(map(printable, names[:_LISTED])) + more
 
 
 def event_line(event: Event) -> str:
@@ -257,11 +331,11 @@ def _commands(sent: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if sent:
         yield from ("", "Commands that it has not answered yet")
         for each in sent:
-            left = f"{duration(each['left_s'])} left"
-            yield f"  {printable(each['name'])} ({printable(each['reply_id'])}): sent {_ago(each['sent_s'])}, {left}"
+            sent_at = f"sent {_ago(each['sent_s'])}, " if "sent_s" in each else ""
+            yield f"  {printable(each['name'])} ({printable(each['reply_id'])}): {sent_at}{duration(each['left_s'])} left"
 
 
-def _capabilities(capabilities: Optional[Mapping[str, Any]]) -> Iterator[str]:
+def _capabilities(capabilities: Optional[Mapping[str, Any]], when: str = "") -> Iterator[str]:
     if capabilities is not None:
         commands: Mapping[str, bool] = capabilities["commands"]
         kinds = {
@@ -270,14 +344,15 @@ def _capabilities(capabilities: Optional[Mapping[str, Any]]) -> Iterator[str]:
             "features": capabilities["features"],
         }
         named = [(kind, ", ".join(map(printable, sorted(names))) or UNKNOWN) for kind, names in kinds.items()]
-        yield from ("", "Capabilities", *_aligned(named))
+        yield from ("", f"Capabilities{when}", *_aligned(named))
 
 
 def _facts(facts: dict[str, Any]) -> Iterator[str]:
     if not facts:
         yield f"  {UNKNOWN}"
     for name in sorted(facts):
-        yield f"  {printable(name)} ({_ago(facts[name]['age_s'])})"
+        age = facts[name]["age_s"]
+        yield f"  {printable(name)} ({'age unknown' if age is None else _ago(age)})"
         yield from _tree(facts[name]["value"], "    ")
 
 
@@ -296,7 +371,38 @@ def _tree(value: Any, indent: str) -> Iterator[str]:
             yield f"{indent}{label} {_scalar(member)}"
 
 
-def _state(channel: Mapping[str, Any]) -> str:
+def _whereabouts(guest: Mapping[str, Any]) -> Iterator[str]:
+    """What moves, and what is frozen."""
+    text = _handoff(guest)
+    if text is not None:
+        _, advice = _HANDOFFS[guest["handoff"]["state"]]
+        yield from ("", "Hand-off", f"  {text}: {advice}")
+    yield from _frozen(guest.get("frozen"))
+
+
+def _handoff(guest: Mapping[str, Any]) -> Optional[str]:
+    """Where *guest* goes, or went; None: nowhere."""
+    handoff = guest.get("handoff") or {}
+    if handoff.get("state") not in _HANDOFFS:
+        return None
+    words, _ = _HANDOFFS[handoff["state"]]
+    return words if handoff["peer"] is None else f"{words} to {printable(handoff['peer'])}"
+
+
+def _frozen(frozen: Optional[Mapping[str, Any]]) -> Iterator[str]:
+    if frozen is not None:
+        mountpoints = ", ".join(map(printable, frozen.get("mountpoints", ()))) or "all that can be"
+        yield from ("", "Frozen", f"  {mountpoints}: thaws by itself in {duration(frozen['thaws_in_s'])} at the latest")
+
+
+def _state(guest: Mapping[str, Any]) -> str:
+    """How *guest* stands, in a few words."""
+    frozen = guest.get("frozen")
+    freeze = None if frozen is None else f"frozen for {duration(frozen['thaws_in_s'])} more"
+    return ", ".join(part for part in (_channel_state(guest["channel"]), _handoff(guest), freeze) if part)
+
+
+def _channel_state(channel: Mapping[str, Any]) -> str:
     return f"{channel['state']}, throttled" if channel.get("throttled") else str(channel["state"])
 
 

@@ -182,4 +182,5 @@ def _set_for_each(news: threading.Event, events: Iterable[object]) -> None:
 
 def _gist(guest: dict[str, Any]) -> object:
     channel, api = guest["channel"], guest["api"]
-    return channel["state"], channel.get("throttled"), channel["path"], [api[name] for name in _TELLING]
+    moves = guest.get("handoff"), guest.get("frozen") is not None
+    return channel["state"], channel.get("throttled"), channel["path"], moves, [api[name] for name in _TELLING]

@@ -17,10 +17,11 @@ Descriptions are the JSON of the control API as it is. Whatever goes wrong is a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
 from common.catalogue import CATALOGUE, Direction
@@ -34,17 +35,31 @@ from .failures import (
     Congested,
     DaemonUnreachable,
     Disabled,
+    HandoffFailed,
+    HandoffOff,
+    InDoubt,
     InvalidArguments,
+    InvalidSession,
+    Moved,
+    Moving,
+    NameTaken,
     NoSuchCommand,
     NoSuchGuest,
+    NoSuchPeer,
     NotAllowed,
+    NotAwaited,
     NotConnected,
+    NotMoving,
+    NotSaved,
     Problem,
+    RefusedByPeer,
     Stopping,
     TimedOut,
     UnexpectedAnswer,
+    UnreachablePeer,
     Unresponsive,
     VersionTooLow,
+    WouldLose,
 )
 from .following import Event, Events
 from .transport import Transport, no_daemon
@@ -60,17 +75,32 @@ __all__ = [
     "Disabled",
     "Event",
     "Events",
+    "Handed",
+    "HandoffFailed",
+    "HandoffOff",
+    "InDoubt",
     "InvalidArguments",
+    "InvalidSession",
+    "Moved",
+    "Moving",
+    "NameTaken",
     "NoSuchCommand",
     "NoSuchGuest",
+    "NoSuchPeer",
     "NotAllowed",
+    "NotAwaited",
     "NotConnected",
+    "NotMoving",
+    "NotSaved",
     "Problem",
+    "RefusedByPeer",
     "Stopping",
     "TimedOut",
     "UnexpectedAnswer",
+    "UnreachablePeer",
     "Unresponsive",
     "VersionTooLow",
+    "WouldLose",
     "find_control",
 ]
 
@@ -79,6 +109,10 @@ TIMEOUT = 10.0
 
 #: A daemon that went away while its events are followed is waited for this long, in seconds.
 PATIENCE = 60.0
+
+#: So much longer than other answers may one take for which another host must write its disk, or a guest run its hooks, in
+#: seconds.
+HANDOFF = 120.0
 
 
 class Answer(NamedTuple):
@@ -116,6 +150,23 @@ class Answer(NamedTuple):
         error = (self.completion or {}).get("error")
         code = error.get("code") if isinstance(error, dict) else None
         return code if isinstance(code, str) else None
+
+
+class Handed(NamedTuple):
+    """A guest was handed over.
+
+    :ivar guest: the guest's name.
+    :ivar to: the host that has it now.
+    :ivar protocol: the version of the hand-off protocol that both spoke.
+    :ivar spec: the session spec that was carried.
+    :ivar lost: the dotted names of all that this spec has no place for.
+    """
+
+    guest: str
+    to: str
+    protocol: int
+    spec: int
+    lost: list[str]
 
 
 def find_control() -> str:
@@ -161,12 +212,7 @@ class Client:
         :param facts: with facts, capabilities and counters, which are most of what is known of a guest.
         :param can: only those that can be sent the command of this name now.
         """
-        wanted = {**({} if facts else {"facts": "no"}), **({} if can is None else {"can": can})}
-        query = f"?{urllib.parse.urlencode(wanted)}" if wanted else ""
-        document = self._transport.ask("GET", f"/v1/guests{query}")
-        if isinstance(document, list):
-            return [self._object(each) for each in document]
-        raise self._transport.unexpected("the answer has another form than expected")
+        return self._objects(self._transport.ask("GET", f"/v1/guests{_query(facts=None if facts else 'no', can=can)}"))
 
     def guest(self, name: str) -> dict[str, Any]:
         """One guest; ``obstacles`` says for each command why it can't be sent to it now.
@@ -192,6 +238,7 @@ class Client:
         arguments: Optional[Mapping[str, Any]] = None,
         timeout: Optional[float] = None,
         wait: bool = True,
+        follow: bool = False,
     ) -> Answer:
         """Send *command* to the guest called *name*, and wait for its completion where it has one.
 
@@ -201,21 +248,23 @@ class Client:
         :param timeout: seconds within which the completion must come, from 0.1 to 3600; None: what such a command has by
             default, which is 10 s more than it may take in the guest where that is known, and else 30 s.
         :param wait: whether to wait for the completion.
+        :param follow: where the guest moves to another host meanwhile, have that asked for the completion.
         :raises NoSuchGuest: the daemon knows none of that name.
         :raises CommandRefused: it was not sent; the class says why: VersionTooLow, Disabled, Unresponsive, …
+        :raises Moved: the guest is on another host now; with *follow* only where it was so before.
+        :raises HandoffFailed: the completion can't be asked of the host that the guest has moved to.
         :raises TimedOut: it was sent, and the completion did not come in time.
         """
         wanted: dict[str, Any] = {"name": command, "arguments": dict(arguments or {}), "wait": wait}
+        if follow:
+            wanted["follow"] = True
         if timeout is None:
             row = CATALOGUE.find(Direction.TO_GUEST, command)
             timeout = deadlines.USUAL if row is None else deadlines.by_default(row, wanted["arguments"])
         else:
             wanted["timeout"] = timeout
         document = self._ask_of(name, "POST", "/commands", wanted, timeout)
-        try:
-            return Answer(*(document[field] for field in Answer._fields))
-        except KeyError as missing:
-            raise self._transport.unexpected(f"the answer lacks {missing}") from None
+        return Answer(*self._members(document, Answer._fields))
 
     def refresh(self, name: str) -> dict[str, Any]:
         """Ask the guest called *name* to say everything again, and to agree on a version anew.
@@ -225,6 +274,84 @@ class Client:
         :raises Unresponsive: there is no channel to it, or it does not read.
         """
         return self._ask_of(name, "POST", "/refresh", {})
+
+    # ---- Moving to other hosts ----
+
+    def hand_over(self, name: str, to: Optional[str] = None, allow_loss: bool = False) -> Handed:
+        """Hand the guest called *name* over to another host.
+
+        :param to: the name of a peer of the daemon's configuration; None: the one that awaits the guest.
+        :param allow_loss: also where the session spec that both hosts know has no place for all.
+        :raises NoSuchGuest: the daemon knows none of that name.
+        :raises Moved: it is on another host already.
+        :raises HandoffFailed: it was not handed over; the class says why. After InDoubt the daemon goes on by itself.
+        """
+        document = self._ask_of(name, "POST", "/handoff", {"to": to, "allow_loss": allow_loss}, HANDOFF)
+        return Handed(*self._members(document, Handed._fields))
+
+    def cancel_handoff(self, name: str, force: bool = False) -> dict[str, Any]:
+        """Give up handing over the guest called *name*: it goes on here.
+
+        :param force: also where nobody knows whether the other host has taken it, and where that has. Make sure that the
+            VM is not there: else both hosts command it.
+        :returns: the guest's name.
+        :raises NoSuchGuest: the daemon knows none of that name.
+        :raises NotMoving: there is nothing to give up.
+        :raises Moved: the other host has it already.
+        :raises HandoffFailed: it can't be given up now.
+        """
+        return self._ask_of(name, "DELETE", f"/handoff{_query(force='yes' if force else None)}", wait=HANDOFF)
+
+    def handoffs(self) -> list[dict[str, Any]]:
+        """The hand-offs that are under way or in doubt, and the guests that are awaited."""
+        return self._objects(self._transport.ask("GET", "/v1/handoffs"))
+
+    def expect(self, name: str, uuid: Optional[str] = None, patience: Optional[float] = None) -> dict[str, Any]:
+        """Await the guest called *name* from another host, which then need not be told where to hand it over to.
+
+        :param uuid: that of its VM; None: its name counts.
+        :param patience: seconds for which it is awaited, up to a day; None: ten minutes.
+        :returns: the name, the UUID, and the seconds.
+        """
+        wanted: dict[str, Any] = {"name": name, "uuid": uuid, **({} if patience is None else {"patience": patience})}
+        return self._object(self._transport.ask("POST", "/v1/handoffs/expected", wanted))
+
+    def export(self, name: str, spec: Optional[int] = None, allow_loss: bool = False) -> bytes:
+        """What is known of the guest called *name*, as a file that another host takes; the guest stays here.
+
+        :param spec: the session spec, an older one for an older reader; None: the newest that the daemon knows.
+        :param allow_loss: also where that spec has no place for all.
+        :raises NoSuchGuest: the daemon knows none of that name.
+        :raises WouldLose: it has no place for all, and that was not allowed.
+        :raises HandoffFailed: it can't be exported.
+        """
+        query = _query(spec=spec, **{"allow-loss": "yes" if allow_loss else None})
+        with _named(name):
+            return self._transport.fetch("GET", f"{_path_of(name)}/session{query}")
+
+    def take_in(self, content: bytes) -> dict[str, Any]:
+        """Take in the guest that *content* tells of, which an export has written.
+
+        :returns: the guest's name, and its VM's UUID where that is known.
+        :raises InvalidSession: it is no session, or can't be used.
+        :raises HandoffFailed: the guest can't be taken.
+        """
+        return self._object(self._transport.ask("POST", "/v1/sessions", content, wait=HANDOFF))
+
+    def migrate(self, name: str, stage: str, timeout: Optional[float] = None) -> dict[str, Any]:
+        """Tell the guest called *name* where its migration stands.
+
+        :param stage: ``"begin"`` before it begins, which is answered when the guest is ready for it; ``"failed"``, or
+            ``"arrived"``, which is for the host that it has come to.
+        :param timeout: of ``"begin"``: seconds within which the guest must be ready, from 0.1 to 3600; None: the usual time.
+        :returns: the guest's name, the stage, and as ``completion`` and ``round_trip_s`` what the guest answered; None:
+            it is too old to be told, or is not asked.
+        :raises NoSuchGuest: the daemon knows none of that name.
+        :raises CommandRefused: it can't be told now.
+        :raises TimedOut: it was told, and did not answer in time.
+        """
+        wanted: dict[str, Any] = {"stage": stage, **({} if timeout is None else {"timeout": timeout})}
+        return self._ask_of(name, "POST", "/migration", wanted, HANDOFF if timeout is None else timeout)
 
     # ---- Following ----
 
@@ -250,11 +377,19 @@ class Client:
         self, name: str, method: str, what: str, document: Optional[object] = None, wait: float = 0.0
     ) -> dict[str, Any]:
         """Ask for something of the guest called *name*."""
-        try:
+        with _named(name):
             return self._object(self._transport.ask(method, _path_of(name) + what, document, wait=wait))
-        except NoSuchGuest as unknown:
-            # The daemon's own sentence says what to do over HTTP.
-            raise _no_such_guest(name, unknown.document) from None
+
+    def _members(self, document: Mapping[str, Any], names: Iterable[str]) -> list[Any]:
+        try:
+            return [document[name] for name in names]
+        except KeyError as missing:
+            raise self._transport.unexpected(f"the answer lacks {missing}") from None
+
+    def _objects(self, document: Any) -> list[dict[str, Any]]:
+        if isinstance(document, list):
+            return [self._object(each) for each in document]
+        raise self._transport.unexpected("the answer has another form than expected")
 
     def _object(self, document: Any) -> dict[str, Any]:
         if isinstance(document, dict):
@@ -280,6 +415,21 @@ def _path_of(guest: str) -> str:
         raise _no_such_guest(guest)
     # A step of dots alone would be taken for the step upwards.
     return "/v1/guests/" + urllib.parse.quote(guest, safe="", errors="surrogateescape").replace(".", "%2E")
+
+
+def _query(**wanted: object) -> str:
+    """The parameters that are not None, as a path ends with them."""
+    said = {name: value for name, value in wanted.items() if value is not None}
+    return f"?{urllib.parse.urlencode(said)}" if said else ""
+
+
+@contextlib.contextmanager
+def _named(guest: str) -> Iterator[None]:
+    """A sentence of ours where the daemon knows no such guest: its own says what to do over HTTP."""
+    try:
+        yield
+    except NoSuchGuest as unknown:
+        raise _no_such_guest(guest, unknown.document) from None
 
 
 def _no_such_guest(name: str, document: Optional[Mapping[str, Any]] = None) -> NoSuchGuest:

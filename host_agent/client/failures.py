@@ -11,7 +11,21 @@
             ├── NoSuchGuest             no guest of that name
             ├── Stopping                the daemon is just ending
             ├── TimedOut                the command was sent; its completion did not come in time
+            ├── Moved                   the guest is on another host now
+            ├── HandoffFailed           a guest was not handed over, or not taken
+            │   ├── HandoffOff          no other host is configured, or none is let in
+            │   ├── NoSuchPeer          no host of that name is configured
+            │   ├── UnreachablePeer     the other host does not answer, or is not the one that it should be
+            │   ├── RefusedByPeer       the other host does not take it
+            │   ├── WouldLose           an older session spec has no place for all
+            │   ├── InDoubt             nobody here knows whether the other host has taken it
+            │   ├── NotAwaited          no other host awaits it, and none was named
+            │   ├── NotMoving           there is no hand-off to give up
+            │   ├── InvalidSession      no session, or one that can't be used
+            │   ├── NameTaken           another VM has that name
+            │   └── NotSaved            the state file can't be written
             └── CommandRefused          not a byte was sent
+                ├── Moving              the guest is just moving to another host
                 ├── NoSuchCommand       the table has no command of that name
                 ├── InvalidArguments    an argument is missing, unknown or of a wrong type
                 ├── VersionTooLow       the command is newer than what was agreed with the guest
@@ -26,7 +40,7 @@ The daemon says which one it is by the *type* of its problem document (RFC 9457)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Optional
 
 from host_agent.exits import Exit, Failure
@@ -97,6 +111,116 @@ class TimedOut(Problem):
         return self.document.get("reply_id")
 
 
+class Moved(Problem):
+    """The guest has moved to another host."""
+
+    kind = "moved"
+    status = Exit.MOVED
+
+    @property
+    def to(self) -> Optional[str]:
+        """That host."""
+        return self.document.get("to")
+
+    @property
+    def reply_id(self) -> Optional[str]:
+        """Of a command that had been sent before: by this its completion can be known there; None: it was not sent."""
+        return self.document.get("reply_id")
+
+
+class HandoffFailed(Problem):
+    """A guest was not handed over, not taken, not exported or not imported."""
+
+    status = Exit.HANDOFF_FAILED
+
+
+class HandoffOff(HandoffFailed):
+    """The daemon's configuration names no host that takes guests, or lets none in."""
+
+    kind = "handoff-off"
+
+
+class NoSuchPeer(HandoffFailed):
+    """The daemon's configuration names no host of that name."""
+
+    kind = "no-such-peer"
+
+
+class UnreachablePeer(HandoffFailed):
+    """The other host does not answer, or is not the one that it should be."""
+
+    kind = "unreachable-peer"
+
+
+class RefusedByPeer(HandoffFailed):
+    """The other host does not take the guest."""
+
+    kind = "refused-by-peer"
+
+    @property
+    def code(self) -> Optional[str]:
+        """Why, in a word of the hand-off."""
+        return self.document.get("code")
+
+    @property
+    def supported(self) -> Sequence[int]:
+        """The versions that it would not have refused; of what, ``code`` says."""
+        return tuple(self.document.get("supported", ()))
+
+
+class WouldLose(HandoffFailed):
+    """The session spec has no place for all that is known of the guest."""
+
+    kind = "would-lose"
+    status = Exit.WOULD_LOSE
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The dotted names of all that would be lost."""
+        return tuple(self.document.get("names", ()))
+
+
+class InDoubt(HandoffFailed):
+    """Nobody here knows whether the other host has taken the guest. It is asked again until it answers."""
+
+    kind = "in-doubt"
+
+    @property
+    def to(self) -> Optional[str]:
+        """That host."""
+        return self.document.get("to")
+
+
+class NotAwaited(HandoffFailed):
+    """No other host awaits the guest, and none was named."""
+
+    kind = "not-awaited"
+
+
+class NotMoving(HandoffFailed):
+    """There is no hand-off of the guest that could be given up."""
+
+    kind = "not-moving"
+
+
+class InvalidSession(HandoffFailed):
+    """No session, or one that can't be used."""
+
+    kind = "invalid-session"
+
+
+class NameTaken(HandoffFailed):
+    """Another VM has that name on the host that was to take the guest."""
+
+    kind = "name-taken"
+
+
+class NotSaved(HandoffFailed):
+    """The daemon can't write its state file, without which no guest changes its owner."""
+
+    kind = "not-saved"
+
+
 class CommandRefused(Problem):
     """The command must not be sent now. Not a byte of it was."""
 
@@ -159,6 +283,13 @@ class Disabled(CommandRefused):
         return self.document.get("want")
 
 
+class Moving(CommandRefused):
+    """The guest is just moving to another host."""
+
+    kind = "moving"
+    status = Exit.MOVED
+
+
 class Unresponsive(CommandRefused):
     """The guest is connected and silent."""
 
@@ -188,7 +319,8 @@ _KINDS: dict[str, type[Problem]] = {
     each.kind: each
     for each in (
         NotAllowed, NoSuchGuest, Stopping, TimedOut, NoSuchCommand, InvalidArguments, VersionTooLow, Disabled, Unresponsive,
-        NotConnected, Congested, Busy,
+        NotConnected, Congested, Busy, Moved, Moving, HandoffOff, NoSuchPeer, UnreachablePeer, RefusedByPeer, WouldLose,
+        InDoubt, NotAwaited, NotMoving, InvalidSession, NameTaken, NotSaved,
     )
 }  # fmt: skip
 

@@ -68,7 +68,7 @@ class Transport:
     def fetch(self, method: str, path: str, document: Optional[object] = None, wait: float = 0.0) -> bytes:
         """Ask, and read the whole answer.
 
-        :param document: what the question carries, as JSON.
+        :param document: what the question carries: bytes as they are, anything else as JSON.
         :param wait: seconds that the answer may take beyond the usual time.
         :raises ClientError: there is none, or it says no.
         """
@@ -104,9 +104,8 @@ class Transport:
         document: Optional[object],
         headers: Mapping[str, str],
     ) -> http.client.HTTPResponse:
-        body = None if document is None else json.dumps(document).encode()
-        content = {} if body is None else {"Content-Type": "application/json"}
-        connection.request(method, path, body, {**content, **headers})
+        body, content_type = _carried(document)
+        connection.request(method, path, body, {**content_type, **headers})
         answer = connection.getresponse()
         if answer.status != 200:
             raise self._problem(answer.status, answer.read())
@@ -170,6 +169,15 @@ class UnixConnection(http.client.HTTPConnection):
         """Close it."""
         super().close()
         self._socket.close()
+
+
+def _carried(document: Optional[object]) -> tuple[Optional[bytes], Mapping[str, str]]:
+    """The body that carries *document*, and the header that says what it is."""
+    if document is None:
+        return None, {}
+    if isinstance(document, bytes):
+        return document, {"Content-Type": "application/octet-stream"}
+    return json.dumps(document).encode(), {"Content-Type": "application/json"}
 
 
 def no_daemon(where: str) -> str:

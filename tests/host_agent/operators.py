@@ -19,6 +19,7 @@ from aiohttp import web
 import host_agent
 from common import versions
 from common.catalogue import CATALOGUE, Row
+from common.handoff import Spec2, files
 
 from .guests import ACCEPTING_TURNS
 
@@ -50,6 +51,8 @@ def described(name: str = "web-1", state: str = "responsive", **api: Any) -> dic
         },
         "api": {**usual, **api},
         "heard_s": 1.4,
+        "frozen": None,
+        "handoff": {"state": "here", "peer": None},
         "commands": [],
         "history": [],
         "facts": {},
@@ -80,6 +83,7 @@ def described_host(**changes: Any) -> dict[str, Any]:
         "guests": 1,
         "descriptors": {"limit": 524_288, "used": 20},
         "state": None,
+        "handoff": {"listen": [], "failing": None, "peers": []},
         "you": {"user": "root", "uid": 0, "role": "operator"},
         **changes,
     }
@@ -95,7 +99,9 @@ class FakeDaemon:
 
     :ivar guests: the guests that it knows.
     :ivar asked: what it was asked: method, path with query, and body.
-    :ivar answers: by the path behind ``/v1/guests/``: status and document to answer a POST with.
+    :ivar answers: by the path behind ``/v1/guests/``: status and document to answer a POST with; by ``sessions`` an import.
+    :ivar exported: the file of every guest.
+    :ivar handoffs: those that are under way.
     """
 
     def __init__(self, path: Path, *guests: dict[str, Any]) -> None:
@@ -104,6 +110,8 @@ class FakeDaemon:
         self.host = described_host()
         self.asked: list[tuple[str, str, Any]] = []
         self.answers: dict[str, tuple[int, Any]] = {}
+        self.exported = files.write(Spec2(name="web-1"))
+        self.handoffs: list[dict[str, Any]] = []
         self.run = "run-1"
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.streams = 0
@@ -159,7 +167,12 @@ class FakeDaemon:
                 web.get("/metrics", self._metrics),
                 web.get("/openapi.json", self._openapi),
                 web.get("/v1/guests/{name}", self._one),
+                web.get("/v1/guests/{name}/session", self._export),
+                web.delete("/v1/guests/{name}/{action}", self._act),
                 web.post("/v1/guests/{name}/{action}", self._act),
+                web.post("/v1/sessions", self._take_in),
+                web.get("/v1/handoffs", self._handoffs),
+                web.post("/v1/handoffs/expected", self._expect),
             ]
         )
         self._runner = web.AppRunner(application, access_log=None)
@@ -183,7 +196,8 @@ class FakeDaemon:
             await asyncio.sleep(0)
 
     async def _note(self, request: web.Request) -> None:
-        body = await request.json() if request.can_read_body else None
+        as_json = request.content_type == "application/json"
+        body = (await request.json() if as_json else await request.read()) if request.can_read_body else None
         self.asked.append((request.method, request.path_qs, body))
 
     async def _host(self, request: web.Request) -> web.Response:
@@ -208,7 +222,12 @@ class FakeDaemon:
         await self._note(request)
         name, action = request.match_info["name"], request.match_info["action"]
         usual: dict[str, Any] = {"guest": name, "agreed": 3}
-        if action == "commands":
+        if action == "handoff" and request.method == "POST":
+            usual = {"guest": name, "to": "host-b", "protocol": 1, "spec": 2, "lost": []}
+        elif action == "migration":
+            begins = (await request.json())["stage"] == "begin"
+            usual.update(completion={"done": True} if begins else None, round_trip_s=0.84 if begins else None)
+        elif action == "commands":
             wanted = await request.json()
             has_completion = wanted["name"] == "lifecycle-event" and wanted["wait"]
             usual.update(
@@ -219,6 +238,25 @@ class FakeDaemon:
             )
         status, document = self.answers.get(f"{name}/{action}", (200, usual))
         return web.json_response(document, status=status)
+
+    async def _export(self, request: web.Request) -> web.Response:
+        await self._note(request)
+        status, document = self.answers.get(f"{request.match_info['name']}/session", (200, None))
+        if status != 200:
+            return web.json_response(document, status=status)
+        return web.Response(body=self.exported, content_type="application/octet-stream")
+
+    async def _take_in(self, request: web.Request) -> web.Response:
+        await self._note(request)
+        status, document = self.answers.get("sessions", (200, {"guest": "web-1", "uuid": None}))
+        return web.json_response(document, status=status)
+
+    async def _handoffs(self, request: web.Request) -> web.Response:
+        return web.json_response(self.handoffs)
+
+    async def _expect(self, request: web.Request) -> web.Response:
+        await self._note(request)
+        return web.json_response({"uuid": None, "patience": 600.0, **await request.json()})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         return web.Response(text="vmaccord_guests 1\n")

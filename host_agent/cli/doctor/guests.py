@@ -71,10 +71,31 @@ def _examine(guest: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(Level.TROUBLE, "unresponsive", text, f"see whether the VM is paused (virsh list); {_IN_GUEST}", name)
     elif state == "responsive":
         yield from _examine_versions(name, guest["api"])
+    yield from _examine_handoff(name, guest["handoff"])
     if channel["throttled"]:
         text = "sends more than it may, and is read from slowly"
         advice = f"see what it sends: vmaccord show {name}; the limits are in host.conf, section [limits]"
         yield Finding(Level.WARNING, "throttled", text, advice, name)
+
+
+def _examine_handoff(name: str, handoff: Mapping[str, Any]) -> Iterator[Finding]:
+    peer = handoff["peer"]
+    if handoff["state"] == "in-doubt":
+        text = f"whether {peer} has taken it is not known, so it is sent nothing"
+        advice = (
+            f"see that vmaccord-host runs on {peer} and can be reached; if it never will be, and the VM runs here: "
+            f"vmaccord handoff cancel --force {name}"
+        )
+        yield Finding(Level.TROUBLE, "in-doubt", text, advice, name)
+    elif handoff["state"] == "moved":
+        text = f"its port is still here, and it was handed over to {peer}"
+        yield Finding(
+            Level.WARNING,
+            "moved",
+            text,
+            f"if its VM stays here, have it handed back: vmaccord handoff send {name}, on {peer}",
+            name,
+        )
 
 
 def _examine_versions(name: str, api: Mapping[str, Any]) -> Iterator[Finding]:

@@ -25,6 +25,8 @@ def examine(host: Mapping[str, Any], release: str) -> Iterator[Finding]:
     for connection in host["libvirt"]:
         yield _libvirt(connection)
     yield _state(host["state"])
+    if "handoff" in host:
+        yield _handoff(host["handoff"])
     yield _descriptors(host["descriptors"]["limit"], host["guests"])
 
 
@@ -71,6 +73,17 @@ def _state(state: Any) -> Finding:
             Level.TROUBLE, "state", text, "see that its disk has room and its directory belongs to the daemon's user"
         )
     return Finding(Level.OK, "state", f"the state file is written: {state['path']}")
+
+
+def _handoff(handoff: Mapping[str, Any]) -> Finding:
+    if handoff["failing"]:
+        advice = "no guest comes here by a hand-off until then; the daemon tries again by itself"
+        return Finding(Level.TROUBLE, "handoff", f"no other host is let in: {handoff['failing']}", advice)
+    if not handoff["listen"] and not handoff["peers"]:
+        return Finding(Level.OK, "handoff", "no hand-offs are configured: a guest that moves agrees afresh on its new host")
+    listening = ", ".join(f"{each['address']} ({each['security']})" for each in handoff["listen"]) or "nowhere"
+    peers = ", ".join(handoff["peers"]) or "no host"
+    return Finding(Level.OK, "handoff", f"other hosts are let in at {listening}; guests may be handed over to {peers}")
 
 
 def _descriptors(limit: int, guests: int) -> Finding:

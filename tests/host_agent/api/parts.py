@@ -7,11 +7,14 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from common import events, messages
+from common.handoff import HandoffError, Spec2, conversions, files
+from common.handoff.errors import WouldLose
+from common.handoff.spec1 import Fact
 from common.session import GuestSession, HostSession
 from common.versions import Version
 from host_agent.api.access import Peer, Roles
@@ -19,9 +22,11 @@ from host_agent.api.application import make_application
 from host_agent.api.listener import Listener
 from host_agent.api.server import Server
 from host_agent.budget import Limits
-from host_agent.commands import Commands
+from host_agent.commands import Answer as Answered
+from host_agent.commands import Commands, Moved
 from host_agent.feed import Feed
 from host_agent.guest import Guest, Shared
+from host_agent.handoff.outcomes import Handed, HandoffFailed
 from host_agent.meter import Meter
 from host_agent.registry import Registry
 from tests.host_agent.guests import CAPABILITIES
@@ -30,6 +35,80 @@ from tests.host_agent.parts import NEWEST, PATIENCE
 RUN = "0123456789abcdef"
 
 PROBLEM = "application/problem+json"
+
+
+class Handoffs:
+    """The engine, as the control API sees it: hands over to nobody, and takes in what real files say.
+
+    :ivar asked: what it was asked for, with its arguments.
+    :ivar failure: raised instead of an answer.
+    :ivar answer: how a command that went along ended, or what a guest says that is about to migrate.
+    :ivar gate: what takes time waits for it.
+    """
+
+    def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.failure: Optional[Exception] = None
+        self.answer: Optional[Answered] = Answered(True, {"result": {}}, 0.5)
+        self.gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gate.set_result(None)
+        self._registry = registry
+        self._clock = clock
+
+    async def send(self, guest: Guest, to: Optional[str], allow_loss: bool = False) -> Handed:
+        await self._note("send", guest.name, to, allow_loss)
+        return Handed(to or "host-b", 1, 2, ("commands",) if allow_loss else ())
+
+    async def cancel(self, guest: Guest, force: bool = False) -> None:
+        await self._note("cancel", guest.name, force)
+
+    def expect(self, name: str, uuid: Optional[str], patience: float) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.asked.append(("expect", name, uuid, patience))
+
+    def export(self, guest: Guest, spec: int, allow_loss: bool) -> bytes:
+        facts = {"host-name": Fact({"name": "web.example.org"}, 1.5)}
+        try:
+            return files.write(Spec2(name=guest.name, uuid=guest.uuid, facts=facts), spec, allow_loss)
+        except WouldLose as error:
+            raise HandoffFailed("would-lose", str(error), names=list(error.names)) from None
+
+    async def take_in(self, content: bytes) -> Guest:
+        await self._note("take_in", content)
+        try:
+            session = conversions.convert(files.read(content))
+        except HandoffError as error:
+            raise HandoffFailed("invalid-session", str(error)) from None
+        assert isinstance(session, Spec2)
+        guest = self._registry.left(session.name, self._clock())
+        guest.uuid = session.uuid
+        return guest
+
+    def status(self) -> list[dict[str, Any]]:
+        source = {"guest": "web", "role": "source", "peer": "host-b", "phase": "in doubt", "since_s": 12.5}
+        return [source, {**source, "guest": "db", "role": "destination", "peer": None, "phase": "awaited", "since_s": None}]
+
+    async def follow(self, moved: Moved, patience: float) -> Answered:
+        await self._note("follow", moved.to, moved.transfer, moved.reply_id, patience)
+        assert self.answer is not None
+        return self.answer
+
+    async def begin(self, guest: Guest, patience: Optional[float]) -> Optional[Answered]:
+        await self._note("begin", guest.name, patience)
+        return self.answer
+
+    def failed(self, guest: Guest) -> None:
+        self.asked.append(("failed", guest.name))
+
+    def arrived(self, guest: Guest) -> None:
+        self.asked.append(("arrived", guest.name))
+
+    async def _note(self, *asked: Any) -> None:
+        self.asked.append(asked)
+        await asyncio.shield(self.gate)
+        if self.failure is not None:
+            raise self.failure
 
 
 class Daemon:
@@ -45,6 +124,7 @@ class Daemon:
         completed, offered = self.commands.completed, self.commands.offered
         self._shared = Shared(meter, self.feed, Limits(), completed=completed, offered=offered)
         self.registry = Registry(self._make_guest, 3600.0)
+        self.handoffs = Handoffs(self.registry, self.clock)
 
     def _make_guest(self, name: str) -> Guest:
         return Guest(name, HostSession(NEWEST, RUN), self.clock(), self._shared)
@@ -61,6 +141,7 @@ class Daemon:
             "guests": len(self.registry),
             "descriptors": {"limit": 1024},
             "state": None,
+            "handoff": {"listen": [], "failing": None, "peers": ["host-b"]},
         }
 
     async def render_metrics(self) -> tuple[bytes, str]:

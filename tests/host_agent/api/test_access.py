@@ -121,6 +121,18 @@ def test_the_kernel_says_who_asks(place: Path) -> None:
             assert document["you"]["uid"] == NOBODY
             assert (await ask_as_nobody(api, "POST", refresh, groups=[2], body={}))[0] == 403
 
+            for method, path in (
+                ("POST", "/v1/guests/web/handoff"),
+                ("DELETE", "/v1/guests/web/handoff"),
+                ("POST", "/v1/guests/web/migration"),
+                ("POST", "/v1/sessions"),
+                ("POST", "/v1/handoffs/expected"),
+            ):
+                assert (await ask_as_nobody(api, method, path, groups=[2], body={}))[0] == 403
+            assert daemon.handoffs.asked == []
+            assert (await ask_as_nobody(api, "GET", "/v1/handoffs", groups=[2]))[0] == 200
+            assert (await ask_as_nobody(api, "DELETE", "/v1/guests/web/handoff", groups=[1]))[0] == 200
+
             assert (await ask_as_nobody(api, "POST", refresh, groups=[1], body={}))[0] == 200
             assert (await ask_as_nobody(api, "POST", refresh, gid=1, body={}))[0] == 200
             assert len(port.asked) == 0
@@ -217,3 +229,25 @@ def test_the_numbers_of_users_and_groups_are_large_ones() -> None:
 def test_a_user_without_a_name_has_none() -> None:
     assert access.name_of(0) == "root"
     assert access.name_of(3_999_999_999) is None
+
+
+@only_root
+def test_who_may_look_may_export_what_is_known(place: Path) -> None:
+    place.chmod(0o755)
+
+    async def scenario() -> None:
+        daemon = Daemon(Roles(OPERATORS, VIEWERS))
+        Port(daemon, "web")
+        asker = ASKER.replace('json.loads(answer.read() or "null")', "answer.read().decode()")
+        async with served(place, daemon) as api:
+            for groups, status, begin in (([2], 200, "vmaccord-session 2\n"), ([], 403, '{"type"')):
+                question = json.dumps([api.control, "GET", "/v1/guests/web/session", NOBODY, NOBODY, groups, None])
+                ran = await asyncio.create_subprocess_exec(
+                    sys.executable, "-I", "-c", asker, question, stdout=subprocess.PIPE
+                )
+                out, _ = await ran.communicate()
+                answered, text = json.loads(out)
+                assert answered == status
+                assert text.startswith(begin)
+
+    run(scenario())

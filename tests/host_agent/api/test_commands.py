@@ -14,11 +14,16 @@ from common.versions import Version
 from host_agent import refusals
 from host_agent.api import commands as api_commands
 from host_agent.api.access import Peer, Role, Roles
+from host_agent.commands import Answer as Completed
+from host_agent.commands import TimedOut
+from host_agent.handoff.outcomes import HandoffFailed
 from tests.host_agent.api.parts import Answer, Daemon, Port, Served, served
 from tests.host_agent.guests import CAPABILITIES
 from tests.host_agent.parts import NEWEST, run, until
 
 EVENT = {"type": "before_migration"}
+
+TRANSFER = "0123456789abcdef0123456789abcdef"
 
 #: What a guest says that lets the host do everything.
 ALL = messages.Capabilities(dict.fromkeys(CAPABILITIES.commands, True), ())
@@ -246,7 +251,11 @@ def test_commands_that_are_drained_end_with_a_problem(place: Path) -> None:
         (b'{"name": "echo", "timeout": 0}', "timeout is no number of seconds from 0.1 to 3600"),
         (b'{"name": "echo", "timeout": 3601}', "timeout is no number of seconds from 0.1 to 3600"),
         (b'{"name": "echo", "wait": 1}', "wait is neither true nor false"),
-        (b'{"name": "echo", "\\u001b[31m": 1}', "unknown member '\\\\x1b[31m'; allowed: name, arguments, timeout, wait"),
+        (b'{"name": "echo", "follow": "yes"}', "follow is neither true nor false"),
+        (
+            b'{"name": "echo", "\\u001b[31m": 1}',
+            "unknown member '\\\\x1b[31m'; allowed: name, arguments, timeout, wait, follow",
+        ),
     ],
 )
 def test_a_body_that_says_nothing_sensible_is_refused(place: Path, body: bytes, sentence: str) -> None:
@@ -342,9 +351,73 @@ def test_what_must_not_be_sent_is_a_problem_that_says_why(place: Path) -> None:
     run(scenario())
 
 
+def test_whoever_waits_is_told_where_the_guest_has_moved(place: Path) -> None:
+    async def scenario() -> None:
+        daemon = Daemon()
+        port = Port(daemon, "web")
+        port.answers = False
+        async with served(place, daemon) as api:
+            asking = asyncio.ensure_future(api.command(name="lifecycle-event", arguments=EVENT))
+            await until(lambda: port.asked)
+            daemon.commands.hand_over(port.guest, "host-b", TRANSFER)
+            answer = await asking
+            assert (answer.status, answer.problem) == (410, "moved")
+            assert (answer.json["to"], answer.json["reply_id"]) == ("host-b", port.asked[0].reply_id)
+            assert "web moved to host-b before it had answered lifecycle-event: look for" in answer.json["detail"]
+            assert answer.json["detail"].endswith("; who sends with --follow is told of it here")
+            assert daemon.handoffs.asked == []
+
+            answer = await api.command(name="lifecycle-event", arguments=EVENT, follow=True)
+            assert (answer.status, answer.problem, answer.json["to"]) == (410, "moved", "host-b")
+            assert "reply_id" not in answer.json
+
+    run(scenario())
+
+
+def test_the_completion_is_asked_of_the_host_that_the_guest_has_moved_to(place: Path) -> None:
+    async def scenario() -> None:
+        daemon = Daemon()
+        port = Port(daemon, "web")
+        port.answers = False
+        daemon.handoffs.answer = Completed(False, {"error": {"code": "failed", "message": "x"}}, 1.25)
+        async with served(place, daemon) as api:
+            asking = asyncio.ensure_future(api.command(name="lifecycle-event", arguments=EVENT, timeout=20, follow=True))
+            await until(lambda: port.asked)
+            daemon.commands.hand_over(port.guest, "host-b", TRANSFER)
+            answer = (await asking).json
+            assert answer["completion"] == {"done": False, "error": {"code": "failed", "message": "x"}}
+            assert (answer["guest"], answer["round_trip_s"]) == ("web", 1.25)
+            ((*followed, left),) = daemon.handoffs.asked
+            assert followed == ["follow", "host-b", TRANSFER, port.asked[0].reply_id]
+            assert 0 < left <= 20
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "kind"),
+    [(TimedOut(1.0), 504, "timed-out"), (HandoffFailed("unreachable-peer", "see to it"), 502, "unreachable-peer")],
+)
+def test_a_completion_that_can_not_be_followed_is_a_problem(place: Path, failure: Exception, status: int, kind: str) -> None:
+    async def scenario() -> None:
+        daemon = Daemon()
+        port = Port(daemon, "web")
+        port.answers = False
+        daemon.handoffs.failure = failure
+        async with served(place, daemon) as api:
+            asking = asyncio.ensure_future(api.command(name="lifecycle-event", arguments=EVENT, follow=True))
+            await until(lambda: port.asked)
+            daemon.commands.hand_over(port.guest, "host-b", TRANSFER)
+            answer = await asking
+            assert (answer.status, answer.problem) == (status, kind)
+            assert answer.json.get("reply_id") == (port.asked[0].reply_id if kind == "timed-out" else None)
+
+    run(scenario())
+
+
 def test_every_reason_to_refuse_has_a_type_of_problem(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reasons = ["version-too-low", "disabled", "not-connected", "unresponsive", "congested", "no-such-command"]
-    reasons += ["invalid-arguments", "stopping", "busy"]
+    reasons += ["invalid-arguments", "stopping", "busy", "moving", "moved"]
 
     async def scenario() -> None:
         daemon = Daemon()
@@ -374,6 +447,13 @@ def test_a_guest_is_asked_for_everything(place: Path) -> None:
             assert (answer.status, answer.json) == (200, {"guest": "web", "agreed": NEWEST})
             await until(lambda: "host-name" in port.guest.facts)
             assert (await api.ask("/v1/guests/web/refresh?now=yes", "POST")).problem == "bad-request"
+
+            port.guest.moving = True
+            assert (await api.ask("/v1/guests/web/refresh", "POST")).problem == "moving"
+            port.guest.moving, port.guest.moved_to = False, "host-b"
+            answer = await api.ask("/v1/guests/web/refresh", "POST")
+            assert (answer.status, answer.problem, answer.json["to"]) == (410, "moved", "host-b")
+            port.guest.moved_to = None
 
             port.guest.session.pause_writing()
             assert (await api.ask("/v1/guests/web/refresh", "POST")).problem == "congested"

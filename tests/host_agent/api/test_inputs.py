@@ -68,3 +68,33 @@ def test_members_that_mean_nothing_are_refused() -> None:
     inputs.check_members({"name": 1}, ("name", "wait"))
     with pytest.raises(Problem, match="unknown member 'nam'; allowed: name, wait"):
         inputs.check_members({"nam": 1}, ("name", "wait"))
+
+
+def test_a_parameter_that_is_a_number_is_read() -> None:
+    assert inputs.number("spec", "12") == 12
+    for text in ("", "-1", "1.0", "²", "1" * 10):
+        with pytest.raises(Problem, match="send a number"):
+            inputs.number("spec", text)
+
+
+@pytest.mark.parametrize("value", [None, "", 7, "xxxx", ["x"]])
+def test_a_member_that_must_be_a_text_is_one(value: object) -> None:
+    assert inputs.read_text({"name": "xxx"}, "name", 3) == "xxx"
+    for members in ({"name": value}, {}):
+        with pytest.raises(Problem, match="name is no text of 1 to 3 characters; send one"):
+            inputs.read_text(members, "name", 3)
+
+
+def test_a_member_that_is_left_out_has_its_usual_value() -> None:
+    assert inputs.read_choice({}, "wait", True) is True
+    assert inputs.read_choice({"wait": False}, "wait", True) is False
+    assert inputs.read_seconds({}, "timeout", 1.0, 2.0) is None
+    assert inputs.read_seconds({"timeout": 2}, "timeout", 1.0, 2.0) == 2.0
+    with pytest.raises(Problem, match="wait is neither true nor false; send one of them, or leave it out"):
+        inputs.read_choice({"wait": None}, "wait", True)
+
+
+@pytest.mark.parametrize("value", [None, True, "1", 0.5, 3])
+def test_a_member_that_must_be_seconds_is_so_many(value: object) -> None:
+    with pytest.raises(Problem, match="timeout is no number of seconds from 1 to 2; send one"):
+        inputs.read_seconds({"timeout": value}, "timeout", 1.0, 2.0)

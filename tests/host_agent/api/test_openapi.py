@@ -90,6 +90,13 @@ def test_answers_are_as_described(place: Path) -> None:
                 answer = await api.command(name="lifecycle-event", arguments={"type": "x"}, wait=port.answers)
                 check(answer.json, reference("Outcome"))
                 port.answers = False
+            check((await api.ask("/v1/guests/web/handoff", "POST", {})).json, reference("Handed"))
+            check((await api.ask("/v1/handoffs")).json, {"type": "array", "items": reference("Handoff")})
+            for stage in ("begin", "arrived"):
+                answer = await api.ask("/v1/guests/web/migration", "POST", {"stage": stage})
+                check(answer.json, reference("Migration"))
+            daemon.commands.hand_over(port.guest, "host-b", "0" * 32)
+            check((await api.ask("/v1/guests/web")).json, reference("Guest"))
             answer = await api.command("absent", name="lock-screen")
             check(answer.json, reference(f"Problem-{answer.problem}"))
 

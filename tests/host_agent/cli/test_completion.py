@@ -44,6 +44,9 @@ def test_names_of_guests_are_completed_unless_a_shell_would_see_more_in_them(dae
     assert completed("show", "web") == ["web-1", "web-2"]
     for command in ("refresh", "doctor", "send", "freeze", "exec", "set-time", "ssh-keys"):
         assert completed(command, "d") == ["db"]
+    for command in ("send", "cancel", "begin", "failed", "arrived", "export"):
+        assert completed("handoff", command, "d") == ["db"]
+    assert completed("export", "d") == ["db"]
     for command in ("events", "messages"):
         assert completed(command, "--guest", "d") == ["db"]
     assert {path for _, path, _ in daemon.asked} == {"/v1/guests?facts=no"}
@@ -63,6 +66,19 @@ def test_a_command_follows_the_guest_and_nothing_is_offered_behind_it(daemon: Fa
 
 def test_a_command_that_guests_must_be_able_to_be_sent_is_completed() -> None:
     assert completed("list", "--can", "filesystem-t") == ["filesystem-thaw", "filesystem-trim"]
+
+
+def test_the_hosts_that_a_guest_may_go_to_are_completed(daemon: FakeDaemon) -> None:
+    daemon.host["handoff"]["peers"] = ["host-b", "host-c", "backup", "a;b"]
+    assert completed("handoff", "send", "web-1", "--to", "host") == ["host-b", "host-c"]
+    assert completed("handoff", "send", "--to", "") == ["host-b", "host-c", "backup"]
+    del daemon.host["handoff"]
+    assert completed("handoff", "send", "--to", "") == []
+
+
+def test_session_specs_are_completed() -> None:
+    assert completed("export", "web-1", "--spec", "") == ["0", "1", "2"]
+    assert completed("handoff", "export", "--spec", "1") == ["1"]
 
 
 def test_what_is_to_be_done_with_keys_is_completed() -> None:

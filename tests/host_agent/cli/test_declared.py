@@ -24,6 +24,12 @@ from .commanded import CommandedDaemon, done
 
 LIFECYCLE = ["lifecycle-event", "type=before_migration"]
 
+#: All commands, those of a group behind its name.
+COMMANDS = {
+    **declared.program.commands,
+    **{f"handoff {name}": command for name, command in declared.handoff.commands.items()},
+}
+
 
 @pytest.fixture(autouse=True)
 def somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,12 +64,21 @@ def daemon(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaemon]
         ["refresh", "--all"],
         ["doctor"],
         ["doctor", "web-1"],
+        ["handoff", "send", "web-1"],
+        ["handoff", "send", "web-1", "--to", "host-b", "--allow-loss"],
+        ["handoff", "cancel", "web-1", "--force"],
+        ["handoff", "expect", "new", "--uuid", "3f2a1b4c-0000-4000-8000-0123456789ab", "--for", "30"],
+        ["handoff", "begin", "web-1", "--timeout", "2.5"],
+        ["handoff", "failed", "web-1"],
+        ["handoff", "arrived", "web-1"],
+        ["handoff", "list"],
     ],
 )
 def test_each_command_prints_text_or_json(
     daemon: FakeDaemon, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     daemon.tell("state", guest="web-1", state="responsive")
+    daemon.handoffs = [{"guest": "web-1", "role": "source", "peer": "host-b", "phase": "moving", "since_s": 1.5}]
     assert cli.main(arguments) == Exit.OK
     text, said = capsys.readouterr()
     assert text
@@ -125,6 +140,8 @@ def test_the_demo_on_a_vm_without_what_it_needs_says_what_to_install(
         ("not-allowed", Exit.NOT_ALLOWED),
         ("invalid-arguments", Exit.USAGE),
         ("stopping", Exit.UNREACHABLE),
+        ("moving", Exit.MOVED),
+        ("moved", Exit.MOVED),
         ("unexpected", Exit.UNEXPECTED),
     ],
 )
@@ -205,6 +222,14 @@ def test_a_daemon_that_does_not_run_is_one_sentence(place: Path, capsys: pytest.
         ["ssh-keys", "web-1", "list"],
         ["ssh-keys", "web-1", "list", "eve", "file"],
         ["ssh-keys", "web-1", "add", "eve"],
+        ["send", "web-1", "echo", "--no-wait", "--follow"],
+        ["export", "web-1"],
+        ["export", "web-1", "-o", "x", "--spec", "-1"],
+        ["export", "web-1", "-o", "x", "--spec", "3"],
+        ["import"],
+        ["inspect"],
+        ["handoff"],
+        ["handoff", "sned"],
     ],
 )
 def test_a_wrong_command_line_is_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,11 +323,12 @@ def test_help_lists_the_statuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"{status.value}  {status.meaning}" in out for status in Exit)
 
 
-@pytest.mark.parametrize("name", declared.program.commands)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_and_a_line_that_fits(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([name, "--help"]) == Exit.OK
-    assert declared.program.commands[name].get_short_help_str(60).endswith(".")
-    assert "..." not in declared.program.commands[name].get_short_help_str(60)
+    assert cli.main([*name.split(), "--help"]) == Exit.OK
+    line = COMMANDS[name].get_short_help_str(60)
+    assert line.endswith(".")
+    assert "..." not in line
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["send", "--help"], ["completion", "bash"]])
@@ -325,8 +351,8 @@ def test_into_an_ascii_pipe_everything_can_be_printed(daemon: FakeDaemon) -> Non
 
 
 def test_every_command_that_prints_can_print_json() -> None:
-    silent = {"completion", "demo"}
-    for name, command in declared.program.commands.items():
+    silent = {"completion", "demo", "handoff"}
+    for name, command in COMMANDS.items():
         options = {option for parameter in command.params for option in parameter.opts}
         assert ("--json" in options) is (name not in silent), name
 
@@ -335,6 +361,9 @@ def test_the_documentation_has_every_command_and_every_status() -> None:
     page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\| `vmaccord ([a-z-]+)", page, re.MULTILINE)
     assert sorted(set(documented)) == sorted(declared.program.commands)
+    in_group = re.findall(r"^\| `vmaccord handoff ([a-z]+)", page, re.MULTILINE)
+    also_alone = {"export", "import", "inspect"}
+    assert sorted(in_group) == sorted(set(declared.handoff.commands) - also_alone)
     rows = re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE)
     assert rows == [(str(status.value), status.meaning) for status in Exit]
     assert looking.RECENT == 20
@@ -358,3 +387,71 @@ def test_an_unknown_command_is_refused_before_anybody_is_asked_who_can(
     assert cli.main(["list", "--can", "lod"]) == Exit.USAGE
     assert capsys.readouterr().err == "vmaccord: no command is called 'lod': did you mean load?\n"
     assert daemon.asked == []
+
+
+# ---- From host to host ----
+
+
+def test_a_guest_is_handed_over_as_is_said_on_the_command_line(daemon: FakeDaemon) -> None:
+    uuid = "3f2a1b4c-0000-4000-8000-0123456789ab"
+    for words in (
+        ["send", "web-1", "--to", "host-c", "--allow-loss"],
+        ["cancel", "web-1", "--force"],
+        ["expect", "new", "--uuid", uuid, "--for", "30"],
+        ["begin", "web-1", "--timeout", "2.5"],
+        ["failed", "web-1"],
+        ["arrived", "web-1"],
+    ):
+        assert cli.main(["handoff", *words]) == Exit.OK
+    assert daemon.asked == [
+        ("POST", "/v1/guests/web-1/handoff", {"to": "host-c", "allow_loss": True}),
+        ("DELETE", "/v1/guests/web-1/handoff?force=yes", None),
+        ("POST", "/v1/handoffs/expected", {"name": "new", "uuid": uuid, "patience": 30.0}),
+        ("POST", "/v1/guests/web-1/migration", {"stage": "begin", "timeout": 2.5}),
+        ("POST", "/v1/guests/web-1/migration", {"stage": "failed"}),
+        ("POST", "/v1/guests/web-1/migration", {"stage": "arrived"}),
+    ]
+
+
+def test_a_number_of_no_session_spec_and_a_uuid_that_is_none_are_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", "web-1", "-o", "x", "--spec", "one"]) == Exit.USAGE
+    assert "--spec is no session spec; name one of 0, 1, 2." in capsys.readouterr().err
+    assert cli.main(["handoff", "expect", "new", "--uuid", "web"]) == Exit.USAGE
+    assert "--uuid is no UUID; name it as virsh domuuid prints it." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", [[], ["handoff"]])
+def test_a_session_goes_into_a_file_and_out_of_it(
+    daemon: FakeDaemon, place: Path, group: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(place / "web-1.session")
+    for words in (["export", "web-1", "-o", file], ["inspect", file], ["import", file]):
+        assert cli.main([*group, *words]) == Exit.OK
+        assert cli.main([*group, *words, "--json"]) == Exit.OK
+    assert Path(file).read_bytes() == daemon.exported
+    assert daemon.asked[-1] == ("POST", "/v1/sessions", daemon.exported)
+    assert cli.main([*group, "export", "web-1", "-o", file, "--spec", "1", "--allow-loss"]) == Exit.OK
+    assert daemon.asked[-1][:2] == ("GET", "/v1/guests/web-1/session?spec=1&allow-loss=yes")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("would-lose", Exit.WOULD_LOSE),
+        ("in-doubt", Exit.HANDOFF_FAILED),
+        ("unreachable-peer", Exit.HANDOFF_FAILED),
+        ("moved", Exit.MOVED),
+    ],
+)
+def test_a_hand_off_that_fails_has_a_status_and_is_one_sentence(
+    daemon: FakeDaemon, kind: str, status: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["web-1/handoff"] = problem(kind, 409, "what to do\x1b")
+    assert cli.main(["handoff", "send", "web-1"]) == status
+    assert capsys.readouterr() == ("", "vmaccord: what to do\\x1b\n")
+
+
+def test_a_command_that_moves_with_its_guest_is_followed(daemon: FakeDaemon) -> None:
+    for words in (["web-1"], ["--all"]):
+        assert cli.main(["send", "--follow", *words, *LIFECYCLE]) == Exit.OK
+        assert daemon.asked[-1][2]["follow"] is True

@@ -64,6 +64,13 @@ def test_a_program_is_run_in_the_guest(daemon: CommandedDaemon, capfdbinary: pyt
     assert daemon.sent("exec")["arguments"] == {"argv": ["true"], "timeout": 60.0, "encoding": "base64"}
 
 
+def test_a_guest_that_moves_is_followed_where_that_is_asked_for(
+    daemon: CommandedDaemon, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert typed(capfdbinary, "web-1", "--follow", "--", "true").status == 0
+    assert daemon.sent("exec")["follow"] is True
+
+
 def test_what_it_prints_is_printed_as_it_is(daemon: CommandedDaemon, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     everything = bytes(range(256))
     daemon.said["exec"] = [ended(everything, b"\x1b[31m\n")]

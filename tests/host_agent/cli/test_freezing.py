@@ -333,6 +333,49 @@ def test_a_command_that_runs_for_long_is_warned_of(
     assert remarks[1] == "web-1 thaws by itself in 30 s, and sh still runs: it should hurry"
 
 
+# ---- The guest moves to another host ----
+
+
+def moved(**members: Any) -> Any:
+    return problem("moved", 410, "web-1 moved to b: ask there", to="b", **members)
+
+
+@pytest.mark.parametrize("members", [{}, {"reply_id": "r-2"}])
+def test_a_guest_that_moves_while_it_is_frozen_is_said_to_thaw_there_by_itself(
+    daemon: CommandedDaemon, own_time: OwnTime, members: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    moving = problem("moving", 409, "web-1 is just being handed over")
+    daemon.said[THAW] = [moving, moved(**members)]
+    came = typed(capfd, *shell("echo ran"))
+    assert (came.status, came.out) == (Exit.MOVED, "ran\n")
+    assert deeds(daemon) == [FREEZE, THAW, THAW]
+    assert own_time.naps == 1
+    *_, trying, said = came.err.splitlines()
+    assert trying.endswith("trying again: web-1 is just being handed over")
+    assert said.startswith(
+        "vmaccord: web-1 moved to b before it was thawed, and thaws there by itself, within 30 s; "
+        "what it made may be inconsistent"
+    )
+
+
+def test_a_guest_that_moves_while_it_freezes_is_not_expected_here_any_more(
+    daemon: CommandedDaemon, own_time: OwnTime, capfd: pytest.CaptureFixture[str]
+) -> None:
+    daemon.said.update({FREEZE: [moved(reply_id="r-1")], THAW: [moved()]})
+    came = typed(capfd, "--json", *shell("echo ran"))
+    assert (came.status, came.out) == (Exit.MOVED, "")
+    assert deeds(daemon) == [FREEZE, THAW]
+    assert "web-1 moved to b before it was thawed, and thaws there by itself, within 30 s" in came.err
+    assert json.loads(came.err.splitlines()[-1])["exit_status"] == Exit.MOVED
+
+
+def test_of_a_guest_that_has_moved_nothing_is_asked(daemon: CommandedDaemon, capfd: pytest.CaptureFixture[str]) -> None:
+    daemon.guests[0]["obstacles"][FREEZE] = {"kind": "moved", "detail": "web-1 moved to b: ask there"}
+    came = typed(capfd, *shell("echo ran"))
+    assert (came.status, came.out) == (Exit.MOVED, "")
+    assert deeds(daemon) == []
+
+
 # ---- Signals ----
 
 

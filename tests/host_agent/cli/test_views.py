@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -22,6 +22,65 @@ def test_a_guest_that_is_slowed_down_shows_as_such() -> None:
     guest = described()
     guest["channel"]["throttled"] = True
     assert views.overview([guest])[0][1] == "responsive, throttled"
+
+
+@pytest.mark.parametrize(
+    ("state", "peer", "row", "line"),
+    [
+        ("moving", "host-b", "moving to host-b", "moving to host-b: it is sent no commands meanwhile"),
+        ("moving", None, "moving", "moving: it is sent no commands meanwhile"),
+        ("moved", "host-b\x1b", "moved to host-b\\x1b", "moved to host-b\\x1b: send it commands there"),
+        (
+            "in-doubt",
+            "host-b",
+            "perhaps moved to host-b",
+            "perhaps moved to host-b: that host is asked until it answers; nobody here sends it commands meanwhile",
+        ),
+    ],
+)
+def test_a_guest_that_moves_shows_as_such(state: str, peer: Optional[str], row: str, line: str) -> None:
+    guest = {**described(), "handoff": {"state": state, "peer": peer}}
+    assert views.overview([guest])[0][1] == f"responsive, {row}"
+    assert f"  responsive, {row}  " in views.standing(guest)
+    lines = views.details(guest).splitlines()
+    assert lines[lines.index("Hand-off") + 1] == f"  {line}"
+
+
+def test_a_guest_that_is_frozen_shows_for_how_long() -> None:
+    guest = {**described(), "frozen": {"mountpoints": ["/", "/srv\x1b"], "thaws_in_s": 12.2}}
+    assert views.overview([guest])[0][1] == "responsive, frozen for 12 s more"
+    lines = views.details(guest).splitlines()
+    assert lines[lines.index("Frozen") + 1] == "  /, /srv\\x1b: thaws by itself in 12 s at the latest"
+    guest["frozen"]["mountpoints"] = []
+    assert "  all that can be: thaws by itself in 12 s at the latest" in views.details(guest).splitlines()
+
+
+def test_a_guest_that_is_here_shows_neither() -> None:
+    guest = described()
+    assert not {"Hand-off", "Frozen"} & set(views.details(guest).splitlines())
+    # As of a daemon of an earlier release.
+    del guest["handoff"], guest["frozen"]
+    assert views.overview([guest])[0][1] == "responsive"
+    assert views.details(guest)
+
+
+def test_facts_are_shown_with_their_age_also_where_nothing_is_agreed() -> None:
+    guest: dict[str, Any] = {
+        **described(state="absent"),
+        "facts": {"fqdn": {"age_s": 61.0, "value": {"fqdn": "a"}}, "timezone": {"age_s": None, "value": {"zone": "b"}}},
+        "capabilities": {"commands": {"exec": True}, "features": []},
+    }
+    lines = views.details(guest).splitlines()
+    heading = lines.index("Facts, from before: nothing is agreed now")
+    assert lines[heading + 1 : heading + 5] == [
+        "  fqdn (1 min ago)",
+        "    fqdn: a",
+        "  timezone (age unknown)",
+        "    zone: b",
+    ]
+    assert "Capabilities, from before: nothing is agreed now" in lines
+    guest["api"]["agreed"] = 0
+    assert {"Facts", "Capabilities"} <= set(views.details(guest).splitlines())
 
 
 def test_of_a_reason_the_row_has_the_first_clause_and_the_details_the_sentence() -> None:
@@ -144,6 +203,20 @@ def test_no_string_of_a_guest_reaches_the_terminal_as_it_is() -> None:
         "counters": {"dropped_names": {evil: 1}},
     }
     guest["channel"]["path"] = evil
+    guest["handoff"] = {"state": "moving", "peer": evil}
+    guest["frozen"] = {"mountpoints": [evil], "thaws_in_s": 1.0}
+    exported = {
+        "name": evil,
+        "uuid": evil,
+        "agent_id": evil,
+        "facts": {evil: {"arguments": {evil: [evil]}}},
+        "commands": [{"reply_id": evil, "name": evil, "left_s": 1.0}],
+        "frozen": guest["frozen"],
+        "reference": {"guest_ips": evil},
+        "capabilities": {"commands": {evil: True}, "features": [evil]},
+        "counters": {evil: {evil: 1}},
+        "version_changes": [{"old": 0, "new": 3, "reason": evil, "ago_s": 1.0}],
+    }
     answer = Answer(evil, "echo", 3, "1", {"done": False, "reason": evil, evil: {evil: evil}}, 0.1)
     texts = [
         views.details(guest),
@@ -154,6 +227,9 @@ def test_no_string_of_a_guest_reaches_the_terminal_as_it_is() -> None:
         views.answer(answer),
         views.said(answer),
         views.reason(answer),
+        views.session(2, exported),
+        views.columns(views.handoffs([{"guest": evil, "role": "source", "peer": evil, "phase": evil, "since_s": 1.0}])),
+        views.listed([evil]),
     ]
     for text in texts:
         assert text.replace("\n", "").isprintable()
@@ -185,6 +261,92 @@ def test_how_a_guest_stands_is_one_line() -> None:
 def test_without_guests_every_place_that_is_looked_at_is_named() -> None:
     host = {"directories": ["/a", "/b\x1b"], "libvirt": [{"uri": "qemu:///system"}]}
     assert views.nobody(host) == "no guests found in /a, /b\\x1b, qemu:///system; see 'vmaccord doctor'"
+
+
+# ---- Hand-offs ----
+
+
+def test_an_exported_session_is_readable() -> None:
+    said = {
+        "name": "web-1",
+        "uuid": "3f2a1b4c-0000-4000-8000-0123456789ab",
+        "advertised": 5,
+        "agent_id": "a-1",
+        "reply_id_floor": 17,
+        "frozen": {"thaws_in_s": 12.0, "mountpoints": ["/"]},
+        "facts": {"fqdn": {"arguments": {"fqdn": "a"}, "age_s": 3.0}, "timezone": {"arguments": {"offset": 60}}},
+        "commands": [{"reply_id": "r-17", "name": "exec", "left_s": 28.0}],
+        "capabilities": {"commands": {"exec": True, "load": False}, "features": ["x"]},
+        "counters": {"lines": 3},
+        "version_changes": [
+            {"ago_s": 90.0, "old": 0, "new": 3, "reason": "first agreement"},
+            {"ago_s": 5.0, "old": 3, "new": 5, "reason": "the agent was upgraded"},
+        ],
+        "reference": {"api_version_hint": 3, "guest_ips": "10.0.0.1"},
+    }
+    assert views.session(2, said).splitlines() == [
+        "web-1 (session spec 2)",
+        "Ages, and times that are left, are those of the moment when this was written.",
+        "",
+        "Guest",
+        "  uuid                        3f2a1b4c-0000-4000-8000-0123456789ab",
+        "  the guest supports up to    5",
+        "  run of its agent            a-1",
+        "  reply ids number above      17",
+        "  a reference host agreed on  3",
+        "  its addresses there         10.0.0.1",
+        "",
+        "Frozen",
+        "  /: thaws by itself in 12 s at the latest",
+        "",
+        "Version history",
+        "  5 s ago: 3 → 5: the agent was upgraded",
+        "  1 min ago: 0 → 3: first agreement",
+        "",
+        "Commands that it has not answered yet",
+        "  exec (r-17): 28 s left",
+        "",
+        "Capabilities",
+        "  commands    exec",
+        "  turned off  load",
+        "  features    x",
+        "",
+        "Facts",
+        "  fqdn (3 s ago)",
+        "    fqdn: a",
+        "  timezone (age unknown)",
+        "    offset: 60",
+        "",
+        "Counters",
+        "  lines: 3",
+    ]
+
+
+def test_a_session_that_says_nothing_is_dashes() -> None:
+    lines = ["a guest without a name (session spec 0)", "Guest", "  uuid  -", "Facts", "  -"]
+    for said in ({}, {"reply_id_floor": 0}):
+        assert [line for line in views.session(0, said).splitlines() if line and "moment" not in line] == lines
+
+
+def test_what_matters_most_comes_first() -> None:
+    names = ["counters.lines", "uuid", "capabilities", "facts.fqdn", "facts.apps.age_s", "frozen", "commands"]
+    weighty = ["commands", "frozen", "facts.fqdn", "facts.apps.age_s", "capabilities", "uuid", "counters.lines"]
+    assert views.by_weight(names) == weighty
+
+
+def test_hand_offs_are_rows() -> None:
+    source = {"guest": "web-1", "role": "source", "peer": "host-b", "phase": "moving", "since_s": 90.0}
+    awaited = {"guest": "", "role": "destination", "peer": None, "phase": "awaited", "since_s": None}
+    assert views.handoffs([source, awaited]) == [
+        ("web-1", "source", "host-b", "moving", "1 min"),
+        ("-", "destination", "-", "awaited", "-"),
+    ]
+    assert len(views.HANDOFF_HEADERS) == 5
+
+
+def test_of_many_names_the_first_are_listed() -> None:
+    assert views.listed(["a", "b"]) == "a, b"
+    assert views.listed([str(number) for number in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
 
 
 # ---- Events ----

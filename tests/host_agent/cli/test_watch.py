@@ -160,6 +160,14 @@ def test_a_line_is_printed_for_each_guest_and_then_for_each_change(capsys: pytes
     ]
 
 
+def test_a_guest_that_moves_or_is_frozen_has_changed_and_does_not_with_each_second(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    frozen = [{**described(), "frozen": {"mountpoints": [], "thaws_in_s": left}} for left in (9.0, 8.0)]
+    moving = {**described(), "handoff": {"state": "moving", "peer": "host-b"}}
+    assert len(lines_of([described()], *[[each] for each in frozen], [moving], [moving], capsys=capsys)) == 3
+
+
 def test_that_the_daemon_is_waited_for_is_said_once_each_time(capsys: pytest.CaptureFixture[str]) -> None:
     lines = watch.Lines(json.dumps, str)
     for _ in range(3):

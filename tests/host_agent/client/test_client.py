@@ -16,11 +16,15 @@ from host_agent.client import (
     Answer,
     Client,
     DaemonUnreachable,
+    Handed,
+    InDoubt,
+    InvalidSession,
     NoSuchGuest,
     NotAllowed,
     TimedOut,
     UnexpectedAnswer,
     VersionTooLow,
+    WouldLose,
     failures,
     find_control,
 )
@@ -142,8 +146,9 @@ def test_other_documents_than_those_of_a_daemon_are_unexpected(daemon: FakeDaemo
 def test_a_list_in_place_of_the_guests_is_needed(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(daemon.path)
     monkeypatch.setattr(client._transport, "ask", lambda method, path: {})
-    with pytest.raises(UnexpectedAnswer):
-        client.guests()
+    for ask in (client.guests, client.handoffs):
+        with pytest.raises(UnexpectedAnswer):
+            ask()
     monkeypatch.setattr(client._transport, "ask", lambda method, path: [1])
     with pytest.raises(UnexpectedAnswer):
         client.guests()
@@ -237,6 +242,94 @@ def test_a_guest_is_asked_for_everything(daemon: FakeDaemon) -> None:
     daemon.answers["db/refresh"] = problem("not-allowed", 403, "you may only look")
     with pytest.raises(NotAllowed, match="you may only look"):
         Client(daemon.path).refresh("db")
+
+
+def test_a_command_is_followed_only_where_that_is_said(daemon: FakeDaemon) -> None:
+    client = Client(daemon.path)
+    client.send("web-1", "lifecycle-event", {"type": "x"}, follow=True)
+    client.send("web-1", "lifecycle-event", {"type": "x"})
+    # A daemon of an earlier release does not know the member.
+    assert [body.get("follow") for _, _, body in daemon.asked] == [True, None]
+
+
+# ---- Moving to other hosts ----
+
+
+def test_a_guest_is_handed_over_and_that_can_be_given_up(daemon: FakeDaemon) -> None:
+    client = Client(daemon.path)
+    assert client.hand_over("web-1") == Handed("web-1", "host-b", 1, 2, [])
+    client.hand_over("web-1", "host-c", allow_loss=True)
+    assert client.cancel_handoff("web-1")["guest"] == "web-1"
+    client.cancel_handoff("web-1", force=True)
+    path = "/v1/guests/web-1/handoff"
+    assert daemon.asked == [
+        ("POST", path, {"to": None, "allow_loss": False}),
+        ("POST", path, {"to": "host-c", "allow_loss": True}),
+        ("DELETE", path, None),
+        ("DELETE", f"{path}?force=yes", None),
+    ]
+
+
+def test_a_hand_off_that_fails_is_an_error_of_its_own(daemon: FakeDaemon) -> None:
+    client = Client(daemon.path)
+    daemon.answers["web-1/handoff"] = problem("in-doubt", 409, "wait", to="host-b")
+    for ask in (client.hand_over, client.cancel_handoff):
+        with pytest.raises(InDoubt, match="wait"):
+            ask("web-1")
+    daemon.answers["web-1/handoff"] = (200, {"guest": "web-1"})
+    with pytest.raises(UnexpectedAnswer, match="lacks 'to'"):
+        client.hand_over("web-1")
+
+
+def test_hand_offs_are_listed_and_guests_awaited(daemon: FakeDaemon) -> None:
+    client = Client(daemon.path)
+    daemon.handoffs = [{"guest": "web-1"}]
+    assert client.handoffs() == daemon.handoffs
+    assert client.expect("web-1")["patience"] == 600.0
+    client.expect("web-1", "u-1", 30.0)
+    path = "/v1/handoffs/expected"
+    assert daemon.asked == [
+        ("POST", path, {"name": "web-1", "uuid": None}),
+        ("POST", path, {"name": "web-1", "uuid": "u-1", "patience": 30.0}),
+    ]
+
+
+def test_a_session_goes_out_and_in_as_it_is(daemon: FakeDaemon) -> None:
+    client = Client(daemon.path)
+    assert client.export("web-1") == daemon.exported
+    client.export("web-1", spec=0, allow_loss=True)
+    assert client.take_in(daemon.exported) == {"guest": "web-1", "uuid": None}
+    assert daemon.asked == [
+        ("GET", "/v1/guests/web-1/session", None),
+        ("GET", "/v1/guests/web-1/session?spec=0&allow-loss=yes", None),
+        ("POST", "/v1/sessions", daemon.exported),
+    ]
+
+
+def test_what_keeps_a_session_from_going_out_or_in_is_an_error(daemon: FakeDaemon) -> None:
+    client = Client(daemon.path)
+    daemon.answers["web-1/session"] = problem("would-lose", 409, "take a newer spec", names=["commands"])
+    with pytest.raises(WouldLose, match="take a newer spec") as caught:
+        client.export("web-1", spec=0)
+    assert caught.value.names == ("commands",)
+    daemon.answers["web-1/session"] = problem("no-such-guest", 404, "over HTTP")
+    with pytest.raises(NoSuchGuest, match="'vmaccord list' shows all"):
+        client.export("web-1")
+    daemon.answers["sessions"] = problem("invalid-session", 422, "it is cut")
+    with pytest.raises(InvalidSession, match="it is cut"):
+        client.take_in(b"x")
+
+
+def test_a_guest_is_told_where_its_migration_stands(daemon: FakeDaemon) -> None:
+    waits: list[float] = []
+    client = Client(daemon.path)
+    ask = client._transport.ask
+    client._transport.ask = lambda *words, wait: (waits.append(wait), ask(*words, wait=wait))[1]  # type: ignore
+    assert client.migrate("web-1", "begin", 2.5)["completion"] == {"done": True}
+    assert client.migrate("web-1", "failed")["completion"] is None
+    assert waits == [2.5, client_module.HANDOFF]
+    path = "/v1/guests/web-1/migration"
+    assert daemon.asked == [("POST", path, {"stage": "begin", "timeout": 2.5}), ("POST", path, {"stage": "failed"})]
 
 
 def test_a_client_may_be_used_by_many_threads(daemon: FakeDaemon) -> None:

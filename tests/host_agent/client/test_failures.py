@@ -26,6 +26,19 @@ def document(kind: str, **members: object) -> dict[str, object]:
         ("timed-out", Exit.TIMED_OUT),
         ("not-allowed", Exit.NOT_ALLOWED),
         ("stopping", Exit.UNREACHABLE),
+        ("moving", Exit.MOVED),
+        ("moved", Exit.MOVED),
+        ("handoff-off", Exit.HANDOFF_FAILED),
+        ("no-such-peer", Exit.HANDOFF_FAILED),
+        ("unreachable-peer", Exit.HANDOFF_FAILED),
+        ("refused-by-peer", Exit.HANDOFF_FAILED),
+        ("would-lose", Exit.WOULD_LOSE),
+        ("in-doubt", Exit.HANDOFF_FAILED),
+        ("not-awaited", Exit.HANDOFF_FAILED),
+        ("not-moving", Exit.HANDOFF_FAILED),
+        ("invalid-session", Exit.HANDOFF_FAILED),
+        ("name-taken", Exit.HANDOFF_FAILED),
+        ("not-saved", Exit.HANDOFF_FAILED),
     ],
 )
 def test_each_problem_is_an_error_of_its_own_with_a_status(kind: str, status: Exit) -> None:
@@ -75,6 +88,28 @@ def test_a_command_that_timed_out_can_be_known_again() -> None:
     error = read_problem(document("timed-out", reply_id="run-7"))
     assert isinstance(error, failures.TimedOut)
     assert error.reply_id == "run-7"
+
+
+def test_a_command_to_a_guest_that_has_moved_says_whether_it_was_sent() -> None:
+    for members in ({"to": "host-b", "reply_id": "run-7"}, {"to": "host-b"}):
+        error = read_problem(document("moved", **members))
+        assert isinstance(error, failures.Moved)
+        assert (error.to, error.reply_id) == ("host-b", members.get("reply_id"))
+        assert not isinstance(error, failures.CommandRefused)
+    assert isinstance(read_problem(document("moving")), failures.CommandRefused)
+
+
+def test_a_hand_off_that_failed_says_why_to_programs() -> None:
+    error = read_problem(document("refused-by-peer", code="unknown-session-spec", supported=[0, 1]))
+    assert isinstance(error, failures.RefusedByPeer)
+    assert (error.code, error.supported) == ("unknown-session-spec", (0, 1))
+    error = read_problem(document("would-lose", names=["commands"]))
+    assert isinstance(error, failures.WouldLose)
+    assert error.names == ("commands",)
+    error = read_problem(document("in-doubt", to="host-b"))
+    assert isinstance(error, failures.InDoubt)
+    assert error.to == "host-b"
+    assert isinstance(error, failures.HandoffFailed)
 
 
 def test_an_error_made_here_has_a_document_too() -> None:

@@ -130,6 +130,13 @@ def test_an_answer_is_read_as_json(place: Path) -> None:
     assert questions[0].endswith(b'\r\n\r\n{"b": 2}')
 
 
+def test_bytes_are_carried_as_they_are(place: Path) -> None:
+    with answering(place / "x.sock", json_answer("200 OK", b"{}")) as questions:
+        assert transport(place / "x.sock").ask("POST", "/x", b"\x00\xff") == {}
+    assert b"Content-Type: application/octet-stream\r\n" in questions[0]
+    assert questions[0].endswith(b"\r\n\r\n\x00\xff")
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -12,6 +12,10 @@ def with_channel(guest: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**guest, "channel": {**guest["channel"], **changes}}
 
 
+def handed(state: str) -> dict[str, Any]:
+    return {**described(), "handoff": {"state": state, "peer": "host-b"}}
+
+
 def bad(guest: dict[str, Any]) -> Finding:
     *found, count = guests.examine_all([guest])
     assert count == Finding(Level.OK, "guests", "0 of 1 guests are well")
@@ -52,6 +56,8 @@ def test_guests_that_are_well_are_counted() -> None:
         (described(agreed=0, supported=None), Level.WARNING, "agent-newer", "this host supports no versions"),
         (described(in_use=1), Level.WARNING, "not-following", "API 3 was agreed on, but its agent uses 1"),
         (with_channel(described(), throttled=True), Level.WARNING, "throttled", "sends more than it may"),
+        (handed("in-doubt"), Level.TROUBLE, "in-doubt", "whether host-b has taken it is not known"),
+        (handed("moved"), Level.WARNING, "moved", "it was handed over to host-b"),
     ],
 )
 def test_what_is_wrong_with_a_guest_is_found(guest: dict[str, Any], level: Level, check: str, said: str) -> None:

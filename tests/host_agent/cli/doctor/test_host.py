@@ -27,7 +27,9 @@ def test_a_daemon_in_which_nothing_is_wrong_is_well() -> None:
         state={"path": "/s", "failing": None}, libvirt=[{"uri": "qemu:///system", "connected": True, "error": None}]
     )
     assert {each.level for each in findings} == {Level.OK}
-    assert {each.check for each in findings} == {"release", "role", "max-api-version", "libvirt", "state", "descriptors"}
+    assert {each.check for each in findings} == {
+        "release", "role", "max-api-version", "libvirt", "state", "handoff", "descriptors",
+    }  # fmt: skip
 
 
 def test_another_release_is_a_warning() -> None:
@@ -58,6 +60,28 @@ def test_a_libvirt_that_is_not_connected_is_trouble() -> None:
 def test_a_state_file_that_can_not_be_written_is_trouble(failing: object, said: str) -> None:
     found = bad(state={"path": "/s", "failing": failing})
     assert (found.level, found.text) == (Level.TROUBLE, f"the state file /s can't be written{said}")
+
+
+def test_doors_that_can_not_be_opened_are_trouble() -> None:
+    found = bad(handoff={"listen": [], "failing": "[handoff] listen 192.0.2.1:7788: in use; name another", "peers": []})
+    assert (found.level, found.check) == (Level.TROUBLE, "handoff")
+    assert found.text == "no other host is let in: [handoff] listen 192.0.2.1:7788: in use; name another"
+    assert found.advice is not None
+
+
+def test_it_is_told_where_hosts_come_in_and_where_guests_may_go() -> None:
+    listen = [{"address": "192.0.2.1:7788", "security": "tls", "connections": 1}]
+    findings = examine(handoff={"listen": listen, "failing": None, "peers": ["host-b", "host-c"]})
+    text = "other hosts are let in at 192.0.2.1:7788 (tls); guests may be handed over to host-b, host-c"
+    assert [each.text for each in findings if each.check == "handoff"] == [text]
+    findings = examine(handoff={"listen": [], "failing": None, "peers": ["host-b"]})
+    assert any(each.text == "other hosts are let in at nowhere; guests may be handed over to host-b" for each in findings)
+    assert any(each.text.startswith("no hand-offs are configured: ") for each in examine())
+
+
+def test_a_daemon_of_an_older_release_tells_nothing_of_hand_offs() -> None:
+    host_then = {name: value for name, value in described_host().items() if name != "handoff"}
+    assert "handoff" not in {each.check for each in host.examine(host_then, host_agent.release())}
 
 
 def test_few_descriptors_are_trouble_or_a_warning() -> None:
