@@ -36,23 +36,40 @@ class Host:
         self.maximum = maximum
         self.vms = root / name / "vms"
         self.vms.mkdir(parents=True)
+        #: The configuration file of its daemons.
+        self.configuration = pathlib.Path(os.devnull)
         #: What this host's daemons counted that must not be, over all their runs.
         self.faults: collections.Counter[str] = collections.Counter()
         self._control = root / name / "control"
         self._log = root / name / "log"
         self._client = Client(str(self._control))
         self._process: Optional[subprocess.Popen[bytes]] = None
+        self._asking: list[subprocess.Popen[str]] = []
 
     def start(self, maximum: Optional[str] = None) -> None:
         """Start the daemon, perhaps one that supports another version, and wait until it answers."""
         self.maximum = maximum or self.maximum
-        options = ["--config", os.devnull]
+        options = ["--config", str(self.configuration)]
         options += ["--directory", str(self.vms), "--control", str(self._control), "--max-api-version", self.maximum]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "host_agent.main", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         wait_for(f"the daemon of {self.name} answers", lambda: self._host() is not None, self.said)
+
+    def ask(self, *words: str) -> subprocess.Popen[str]:
+        """Have our command-line tool ask the daemon; it is ended with this host at the latest."""
+        command = [sys.executable, "-m", "host_agent.cli", "--control", str(self._control), *words]
+        self._asking.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return self._asking[-1]
+
+    def close(self) -> None:
+        """End everything."""
+        self.stop()
+        for process in self._asking:
+            if process.returncode is None:
+                process.kill()
+                process.communicate()
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         """End the daemon; with SIGKILL without warning."""

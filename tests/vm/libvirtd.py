@@ -13,7 +13,8 @@ import re
 import shutil
 import signal
 import subprocess
-from typing import Any, Optional
+import uuid
+from typing import Optional
 
 from host_agent.demo.vm import packages
 from host_agent.demo.vm.guest import Guest
@@ -61,18 +62,24 @@ class Libvirtd:
     """The daemon, which is not running yet, in *directory*.
 
     :param directory: its path must be short: that of a socket is limited.
-    :raises Unavailable: libvirt is missing.
+    :param host: the name of its host where domains migrate: none migrates to where it is. That takes root.
+    :raises Unavailable: libvirt is missing, or root is.
     """
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, host: Optional[str] = None) -> None:
+        if host is not None and os.geteuid() != 0:
+            raise packages.Unavailable("two hosts on one machine need root")
         self._program = packages.program("libvirtd", "libvirt-daemon")
         self._virsh = packages.program("virsh", "libvirt-clients")
-        self._directory = directory
+        self.directory = directory
+        self._host = host
         self._socket = directory / "run/libvirt/libvirt-sock"
         self.log = directory / "libvirtd.log"
         self._process: Optional[subprocess.Popen[bytes]] = None
         (directory / "config/libvirt").mkdir(parents=True)
         (directory / "config/libvirt/qemu.conf").write_text(_QEMU_CONFIGURATION, encoding="utf-8")
+        daemon = directory / "config/libvirt/libvirtd.conf"
+        daemon.write_text(f'host_uuid = "{uuid.uuid4()}"\n', encoding="utf-8")
         for name in ("cache", "run", "share"):
             (directory / name).mkdir()
         _give_away(directory)
@@ -84,18 +91,16 @@ class Libvirtd:
 
     def start(self) -> None:
         """Start the daemon, and wait until it answers."""
-        user: dict[str, Any] = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        places = {f"XDG_{name}_HOME": str(self._directory / name.lower()) for name in ("CONFIG", "CACHE")}
-        places |= {"XDG_RUNTIME_DIR": str(self._directory / "run"), "XDG_DATA_HOME": str(self._directory / "share")}
+        places = {f"XDG_{name}_HOME": str(self.directory / name.lower()) for name in ("CONFIG", "CACHE")}
+        places |= {"XDG_RUNTIME_DIR": str(self.directory / "run"), "XDG_DATA_HOME": str(self.directory / "share")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._program],
-                cwd=self._directory,
-                env={**os.environ, "HOME": str(self._directory), **places},
+                self._command(),
+                cwd=self.directory,
+                env={**os.environ, "HOME": str(self.directory), **places},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                **user,
             )
         wait_for("libvirtd answers", lambda: self._attempt("uri").returncode == 0, self.said)
 
@@ -112,13 +117,33 @@ class Libvirtd:
         assert done.returncode == 0, f"virsh {arguments}: {done.stderr}\n{self.said()}"
         return done.stdout.strip()
 
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """virsh at work on this command."""
+        return subprocess.Popen(self._asking(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def kill_machine(self, domain: str) -> None:
+        """End the QEMU of a domain, if there is one, also where the daemon does not run."""
+        process_id = self.directory / f"run/libvirt/qemu/run/{domain}.pid"
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int(process_id.read_text(encoding="ascii")), signal.SIGKILL)
+
     def said(self) -> str:
         """The end of the log."""
         return f"--- libvirtd\n{self.log.read_text(errors='replace')[-3000:]}" if self.log.exists() else ""
 
+    def _command(self) -> list[str]:
+        if os.geteuid() != 0:
+            return [self._program]
+        nobody = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", self._program]
+        if self._host is None:
+            return nobody
+        return ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self._host, *nobody]
+
     def _attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [self._virsh, "--connect", self.uri, "--quiet", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        return subprocess.run(self._asking(*arguments), capture_output=True, text=True, check=False, timeout=PATIENCE)
+
+    def _asking(self, *arguments: str) -> list[str]:
+        return [self._virsh, "--connect", self.uri, "--quiet", *arguments]
 
 
 class Domain:
@@ -129,8 +154,6 @@ class Domain:
         self._shell: Optional[Guest] = None
         self._daemon = daemon
         self._directory = directory
-        self._process_id = directory.parent / f"run/libvirt/qemu/run/{name}.pid"
-        self.console = directory / "console"
         directory.mkdir()
         shutil.copyfile(image.kernel, directory / "kernel")
         shutil.copyfile(image.initramfs, directory / "initramfs")
@@ -143,6 +166,11 @@ class Domain:
         _give_away(directory)
         daemon.call("define", description)
         self.uuid = daemon.call("domuuid", name)
+
+    @property
+    def console(self) -> pathlib.Path:
+        """The file of what the guest's console shows."""
+        return self._directory / "console"
 
     @property
     def guest(self) -> Guest:
@@ -165,7 +193,6 @@ class Domain:
         """Call it otherwise."""
         self._daemon.call("domrename", self.uuid, name)
         self.name = name
-        self._process_id = self._process_id.with_name(f"{name}.pid")
 
     def unplug_port(self) -> None:
         """Take the port out of the running domain."""
@@ -188,10 +215,30 @@ class Domain:
         self._daemon.call("restore", self._saved)
         self._find_shell()
 
+    def start_migration(self, there: Libvirtd, *options: str) -> subprocess.Popen[str]:
+        """Begin to move it, live, to the daemon of another host, and return virsh, which ends when that has ended."""
+        directory = there.directory / self._directory.name
+        directory.mkdir(exist_ok=True)
+        description = directory / "migrates.xml"
+        described = self._daemon.call("dumpxml", self.uuid, "--migratable")
+        for file in ("console", "shell"):
+            described = described.replace(str(self._directory / file), str(directory / file))
+        description.write_text(described, encoding="utf-8")
+        _give_away(directory)
+        return self._daemon.begin(
+            *("migrate", "--live", *options, "--xml", str(description), "--domain", self.uuid),
+            *("--desturi", there.uri, "--migrateuri", f"unix://{directory / 'migration'}"),
+        )
+
+    def follow(self, there: Libvirtd) -> None:
+        """It has moved to that daemon."""
+        self._lose_shell()
+        self._daemon, self._directory = there, there.directory / self._directory.name
+        self._find_shell()
+
     def kill(self) -> None:
         """End its QEMU, if there is one, also where libvirt does not run."""
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            os.kill(int(self._process_id.read_text(encoding="ascii")), signal.SIGKILL)
+        self._daemon.kill_machine(self.name)
 
     def close(self) -> None:
         """End everything."""

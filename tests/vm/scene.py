@@ -200,7 +200,7 @@ class Scene:
         for machine in self.machines:
             machine.end()
         for host in self._hosts:
-            host.stop()
+            host.close()
 
     def check(self, logs: pathlib.Path) -> None:
         """See to it that no kernel crashed and no line was misread; called after ``close``.
