@@ -105,7 +105,7 @@ def test_each_session_spec_and_the_commands_of_a_hand_off_are_printed() -> None:
 def test_the_limits_of_a_document_are_documented() -> None:
     limits = f"at most {documents.SIZE_LIMIT >> 20} MiB of JSON (UTF-8) with at most {untrusted.PARTS_LIMIT:,} members"
     assert f"{limits}, nested at most {untrusted.DEPTH_LIMIT} levels deep" in _read("docs/handoff.md")
-    assert f"up to {frames.TALK_LIMIT:,} |" in _read("docs/handoff.md")
+    assert f"up to {frames.ANSWER_LIMIT:,} |" in _read("docs/handoff.md")
 
 
 def test_the_readme_pictures_the_scenarios_of_the_demo() -> None:
