@@ -16,12 +16,13 @@ from collections.abc import Iterable, Mapping
 from typing import Callable, NamedTuple, Optional, Protocol, Union, cast
 
 from . import documents, greetings, steps, window
-from .documents import Spec
+from .documents import Container, Spec
 from .errors import InvalidDocument, InvalidPayload, UnknownSpec
 from .frames import Command, Request, Response, Status
-from .greetings import Outcome, Vm, Welcome
+from .greetings import Outcome, Welcome
 from .refusals import Code, Refusal
 from .steps import Phase
+from .vm import Vm
 
 #: So many transfers are remembered as taken; the oldest is forgotten first. No source stays in doubt for longer.
 TAKEN_LIMIT = 10_000
@@ -40,7 +41,7 @@ class House(Protocol):
         """How those of the commands ended that came with a transfer and have ended."""
 
     def objection(self, spec: Spec, vm: Vm) -> Optional[Refusal]:
-        """Why this session of the VM that ``Hello`` named can't be taken here; None: it can."""
+        """Why this session of that VM, as far as the source says which, can't be taken here; None: it can."""
 
 
 class Terms(NamedTuple):
@@ -105,25 +106,18 @@ class Work(enum.Enum):
     TAKE = "take"
 
 
-class Offered(NamedTuple):
-    """What a document says: a session, and of which transfer."""
-
-    spec: Spec
-    transfer: Optional[str]
-
-
-def read(document: bytes, specs: Iterable[int]) -> Union[Offered, Refusal]:
+def read(document: bytes, specs: Iterable[int]) -> Union[Container, Refusal]:
     """What *document* offers, in one of these *specs*; takes a while where it is large."""
     known = tuple(specs)
     try:
-        spec, transfer = documents.read_of_transfer(document)
-        if documents.number_of(spec) not in known:
-            raise UnknownSpec(str(documents.number_of(spec)), known)
+        container = documents.read_container(document)
+        if documents.number_of(container.spec) not in known:
+            raise UnknownSpec(str(documents.number_of(container.spec)), known)
     except UnknownSpec as error:
         return Refusal(Code.UNKNOWN_SPEC.value, str(error), known)
     except InvalidDocument as error:
         return Refusal(Code.INVALID_SESSION.value, str(error))
-    return Offered(spec, transfer)
+    return container
 
 
 class Destination:
@@ -133,7 +127,7 @@ class Destination:
     :ivar ended: whether it is to be closed behind the last response, or is.
     :ivar protocol: the version that is spoken on it.
     :ivar transfer: what it is about, where the source says so.
-    :ivar vm: what it is about, as ``Hello`` says.
+    :ivar vm: what it is about, as ``Hello`` and the document say.
     :ivar session: what was prepared.
     :ivar is_taking: whether the guest is just being taken.
     """
@@ -159,12 +153,12 @@ class Destination:
             return self._end(_out_of_order(request.command))
         return _ANSWERS[request.command](self, request)
 
-    def prepare(self, offer: Union[Offered, Refusal]) -> Response:
+    def prepare(self, offer: Union[Container, Refusal]) -> Response:
         """A document was read."""
         self._drop()
         refusal = offer if isinstance(offer, Refusal) else self._objection(offer)
         if refusal is None:
-            self.session = cast(Offered, offer).spec
+            self.session = cast(Container, offer).spec
             self.phase = Phase.PREPARED
         return _OK if refusal is None else refusal.response()
 
@@ -238,7 +232,7 @@ class Destination:
         self.ended = True
         return _OK
 
-    def _objection(self, offer: Offered) -> Optional[Refusal]:
+    def _objection(self, offer: Container) -> Optional[Refusal]:
         if self._superseded:
             return _SUPERSEDED
         if not self._claim(offer.transfer or self.transfer):
@@ -247,6 +241,7 @@ class Destination:
             return _ALREADY_TAKEN
         if not self._house.remembers():
             return _FORGETFUL
+        self.vm = offer.vm.beside(self.vm)
         return self._house.objection(offer.spec, self.vm)
 
     def _claim(self, transfer: Optional[str]) -> bool:

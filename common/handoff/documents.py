@@ -1,4 +1,7 @@
-"""The container of a session: ``{"spec": N, "session": {…}}``, between hosts with the ``transfer`` that it belongs to.
+"""The container of a session: ``{"spec": N, "session": {…}}``.
+
+Between hosts the ``transfer`` stands in it to which the document belongs; and beside a session of the oldest spec, which has
+no place for that, which ``vm`` it is of. Whoever does not know these ignores them.
 
 Members that are not known are ignored, missing ones have a default, and an unknown spec is refused with the list of those
 known. What a document says is hostile until it has passed here; what comes out is a record of the document's own spec.
@@ -7,16 +10,30 @@ known. What a document says is hostile until it has passed here; what comes out 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
-from . import untrusted
+from . import untrusted, vm
 from .errors import InvalidDocument, UnknownSpec
 from .members import TRANSFER, check_object
 from .spec0 import Spec0
 from .spec1 import Spec1
 from .spec2 import Spec2
+from .vm import Vm
 
 Spec = Union[Spec0, Spec1, Spec2]
+
+
+class Container(NamedTuple):
+    """A document.
+
+    :ivar transfer: to which it belongs; None: to none.
+    :ivar vm: which VM it is of, as far as it says so.
+    """
+
+    spec: Spec
+    transfer: Optional[str]
+    vm: Vm
+
 
 #: The largest document, in bytes.
 SIZE_LIMIT = 8 * 1024 * 1024
@@ -34,6 +51,7 @@ HOLDS: Mapping[int, str] = {
 NEWEST = max(SPECS)
 
 _TRANSFER = "transfer"
+_VM = "vm"
 
 _NUMBERS: Mapping[type[Spec], int] = {spec: number for number, spec in SPECS.items()}
 
@@ -49,11 +67,11 @@ def read(text: Union[str, bytes]) -> Spec:
     :raises UnknownSpec: of a spec that is not known here.
     :raises InvalidDocument: not a document, too large, or with a member that can't be.
     """
-    return read_of_transfer(text)[0]
+    return read_container(text).spec
 
 
-def read_of_transfer(text: Union[str, bytes]) -> tuple[Spec, Optional[str]]:
-    """Read a document that came from another host; with the transfer that it says to belong to.
+def read_container(text: Union[str, bytes]) -> Container:
+    """Read a document, with what stands beside its session.
 
     :raises UnknownSpec: of a spec that is not known here.
     :raises InvalidDocument: not a document, too large, or with a member that can't be.
@@ -62,11 +80,12 @@ def read_of_transfer(text: Union[str, bytes]) -> tuple[Spec, Optional[str]]:
     spec = find(container.get("spec"))
     try:
         transfer = None if container.get(_TRANSFER) is None else TRANSFER.check(container[_TRANSFER])
-        return spec.from_members(check_object(container.get("session", {}))), transfer
+        session = spec.from_members(check_object(container.get("session", {})))
     except ValueError as error:
         raise InvalidDocument(
             f"the document's session can't be used: {error}: have the host that wrote it write it again"
         ) from None
+    return Container(session, transfer, vm.of_session(session).beside(vm.read(container.get(_VM))))
 
 
 def find(number: object) -> type[Spec]:
@@ -79,14 +98,17 @@ def find(number: object) -> type[Spec]:
     raise UnknownSpec(_shown(number), SPECS)
 
 
-def write(spec: Spec, transfer: Optional[str] = None) -> bytes:
+def write(spec: Spec, transfer: Optional[str] = None, of: Optional[Vm] = None) -> bytes:
     """The document of *spec*, in its own version.
 
+    :param of: the VM; it stands beside a session that has no place for it.
     :raises InvalidDocument: it can't be written so that it could be read again.
     """
     document: dict[str, Any] = {"spec": number_of(spec), "session": spec.to_members()}
     if transfer is not None:
         document[_TRANSFER] = transfer
+    if of not in (None, Vm()) and isinstance(spec, Spec0):
+        document[_VM] = of.to_members()
     try:
         return untrusted.write_object(document, SIZE_LIMIT)
     except ValueError as error:

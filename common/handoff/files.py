@@ -6,8 +6,8 @@ the newline at the end shows that nothing was cut off.
 
 from __future__ import annotations
 
-from . import conversions, documents
-from .documents import NEWEST, SIZE_LIMIT, Spec
+from . import conversions, documents, vm
+from .documents import NEWEST, SIZE_LIMIT, Container, Spec
 from .errors import InvalidFile
 
 #: How a file begins; the number of the spec and a newline follow.
@@ -28,11 +28,19 @@ def write(spec: Spec, to: int = NEWEST, allow_loss: bool = False) -> bytes:
     :raises InvalidDocument: it can't be written.
     """
     converted = conversions.convert(spec, to, allow_loss)
-    return b"%s%d\n%s\n" % (MAGIC, to, documents.write(converted))
+    return b"%s%d\n%s\n" % (MAGIC, to, documents.write(converted, of=vm.of_session(spec)))
 
 
 def read(content: bytes) -> Spec:
     """The session in a file, of the spec that it was written in.
+
+    :raises InvalidFile, UnknownSpec, InvalidDocument: see ``read_container``.
+    """
+    return read_container(content).spec
+
+
+def read_container(content: bytes) -> Container:
+    """The document in a file.
 
     :raises InvalidFile: not such a file, or a damaged one.
     :raises UnknownSpec: of a spec that is not known here.
@@ -45,10 +53,10 @@ def read(content: bytes) -> Spec:
     _, _, document = content.partition(b"\n")
     if not document.endswith(b"\n"):
         raise InvalidFile("the end of the file is missing: copy it again, or export the guest again")
-    spec = documents.read(document[:-1])
-    if documents.number_of(spec) != number:
+    container = documents.read_container(document[:-1])
+    if documents.number_of(container.spec) != number:
         raise InvalidFile("the file's first line and its document name different specs: export the guest again")
-    return spec
+    return container
 
 
 def _read_number(content: bytes) -> int:

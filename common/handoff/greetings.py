@@ -17,20 +17,14 @@ from common.fields import BOOLEAN, NATURAL, Kind, list_of
 from . import documents, untrusted
 from .errors import InvalidPayload
 from .frames import ANSWER_LIMIT, TALK_LIMIT
-from .members import AGE, TRANSFER, UUID, Members, check_object, member, nested, text
+from .members import AGE, TRANSFER, Members, check_object, member, nested
 from .spec1 import REPLY_ID
+from .vm import Vm
 
 #: A hello asks for the outcomes of at most so many commands.
 OUTCOMES_LIMIT = 100
 
 _NOTHING = b"{}"
-
-
-class Vm(Members):
-    """Which VM a transfer is about."""
-
-    uuid: Optional[str] = member("uuid", UUID, default=None)
-    name: str = member("name", text(255), default="")
 
 
 def _check_wanted(value: Any) -> tuple[str, ...]:

@@ -18,8 +18,9 @@ from . import conversions, documents, frames, greetings, window
 from .documents import Spec
 from .errors import HandoffError
 from .frames import Command, Request, Response, Status
-from .greetings import Hello, Outcome, Vm, Welcome
+from .greetings import Hello, Outcome, Welcome
 from .refusals import Code, Refused, unpack
+from .vm import Vm
 
 T = TypeVar("T")
 
@@ -146,7 +147,7 @@ class Source:
         lost = conversions.losses(session, number)
         document = conversions.convert(session, number, allow_loss)
         try:
-            yield from say(Request(Command.SESSION, documents.write(document, self._transfer)))
+            yield from say(Request(Command.SESSION, documents.write(document, self._transfer, self._vm)))
         except Refused as refused:
             if refused.refusal.code != Code.ALREADY_TAKEN.value:
                 raise

@@ -133,14 +133,15 @@ def inspect(file: str, as_json: bool) -> None:
     """
     content = sending.read_bytes(file, files.FILE_LIMIT)
     try:
-        spec = files.read(content)
+        container = files.read_container(content)
     except HandoffError as error:
         raise InvalidSession(f"{sending.called(file)}: {error}") from None
-    number = documents.number_of(spec)
+    number = documents.number_of(container.spec)
     if as_json:
-        print_json({"spec": number, "session": spec.to_members()})
+        print_json({"spec": number, "session": container.spec.to_members()})
     else:
-        print(views.session(number, conversions.convert(spec).to_members()))
+        shown = {**conversions.convert(container.spec).to_members(), **container.vm.to_members()}
+        print(views.session(number, shown))
 
 
 def write_file(path: str, content: bytes) -> None:

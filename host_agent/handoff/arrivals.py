@@ -17,8 +17,9 @@ from common.handoff.destination import Destination, Work
 from common.handoff.documents import Spec
 from common.handoff.errors import InvalidFrame
 from common.handoff.frames import Request, Response
-from common.handoff.greetings import Outcome, Vm
+from common.handoff.greetings import Outcome
 from common.handoff.refusals import Code, Refusal
+from common.handoff.vm import Vm, of_session
 from host_agent.commands import Commands
 from host_agent.guest import Guest
 from host_agent.household import Household, NameTaken
@@ -149,15 +150,15 @@ class Arrivals:
         for vm in self.awaited.all():
             yield {"guest": vm.name, "peer": None, "phase": "awaited"}
 
-    async def take_in(self, spec: Spec) -> Guest:
+    async def take_in(self, spec: Spec, vm: Vm) -> Guest:
         """Take the guest of a file.
 
         :raises HandoffFailed: it can't be taken.
         """
-        self._check_settled(spec)
-        refusal = self.objection(spec, Vm())
+        self._check_settled(spec, vm)
+        refusal = self.objection(spec, vm)
         if refusal is None:
-            offer = _Offer(spec, self._identity(spec, Vm()), self._loop.time())
+            offer = _Offer(spec, self._identity(spec, vm), self._loop.time())
             guest, refusal = await self._take(offer, None)
             if guest is not None:
                 return guest
@@ -165,12 +166,12 @@ class Arrivals:
         kind = refusal.code if refusal.code in ("name-taken", "not-saved") else "invalid-session"
         raise HandoffFailed(kind, refusal.message)
 
-    def _check_settled(self, spec: Spec) -> None:
+    def _check_settled(self, spec: Spec, said: Vm) -> None:
         """A file says nothing of whose a guest is: that of one that is on its way, or gone, is not to be decided by it.
 
         :raises HandoffFailed: it is.
         """
-        vm = self._identity(spec, Vm())
+        vm = self._identity(spec, said)
         known = self._household.registry.find_vm(vm.name, vm.uuid)
         if known is not None and known.moved_to is not None:
             text = f"{known.name} moved to {known.moved_to}: have it handed back there, or take it back with "
@@ -314,10 +315,10 @@ class Arrivals:
 
     def _identity(self, spec: Spec, vm: Vm) -> Vm:
         """Which VM it is: what the document does not say, what came before it says, or that nothing else is awaited."""
-        known = Vm(getattr(spec, "uuid", None) or vm.uuid, getattr(spec, "name", "") or vm.name)
+        known = of_session(spec).beside(vm)
         nameless = not known.name and known.uuid is None
         awaited = self.awaited.only() if nameless else self.awaited.find(known)
-        return known if awaited is None else Vm(known.uuid or awaited.uuid, known.name or awaited.name)
+        return known if awaited is None else known.beside(awaited)
 
 
 def _can_be(one: Vm, other: Vm) -> bool:

@@ -17,9 +17,9 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from common.handoff import source, window
 from common.handoff.errors import HandoffError, WouldLose
-from common.handoff.greetings import Vm
 from common.handoff.refusals import Refused
 from common.handoff.source import Conversation, NotAwaited, Prepared, Source
+from common.handoff.vm import Vm
 from host_agent.commands import Answer, Commands, Moved, TimedOut
 from host_agent.config import Peer
 from host_agent.connector import Backoff

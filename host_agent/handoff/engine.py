@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from common.handoff import destination, files, source
 from common.handoff.errors import HandoffError, WouldLose
-from common.handoff.greetings import Vm
+from common.handoff.vm import Vm
 from host_agent.commands import Answer, Commands, Moved
 from host_agent.config import Configuration
 from host_agent.discovery import Migration
@@ -139,10 +139,10 @@ class Handoffs:
     async def take_in(self, content: bytes) -> Guest:
         """The guest that a file tells of; see the facade."""
         try:
-            spec = await self._loop.run_in_executor(None, files.read, content)
+            container = await self._loop.run_in_executor(None, files.read_container, content)
         except HandoffError as error:
             raise HandoffFailed("invalid-session", str(error)) from None
-        guest = await self._arrivals.take_in(spec)
+        guest = await self._arrivals.take_in(container.spec, container.vm)
         self._feed.tell("handoff", guest.name, text="taken in from a file")
         return guest
 

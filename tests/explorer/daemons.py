@@ -18,11 +18,12 @@ from common.handoff import convert, destination, documents, errors, frames, sour
 from common.handoff.destination import Arrivals, Destination, Work
 from common.handoff.documents import Spec
 from common.handoff.frames import Request, RequestReader, Response, ResponseReader
-from common.handoff.greetings import Outcome, Vm
+from common.handoff.greetings import Outcome
 from common.handoff.refusals import Code, Refusal, Refused
 from common.handoff.source import Conversation, Source
 from common.handoff.spec1 import Command
 from common.handoff.spec2 import Spec2
+from common.handoff.vm import Vm
 
 #: The run that all daemons take themselves for at first, as those do whose disks were cloned.
 CLONED_RUN = "0" * 16

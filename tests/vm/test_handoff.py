@@ -217,7 +217,7 @@ def test_what_is_under_way_in_a_vm_goes_on_with_it_on_another_host(scene: Scene)
     program = run_long(source, vm.guest)
     begun = Asked(source, "handoff", "begin", VM, "--timeout", "60")
     await_hooks(vm.guest, BEGINS)
-    freeze(source, thaw_after=15)
+    freeze(source, thaw_after=30)
     vm.guest.run(f"rm -f /run/written; (echo text >{MOUNTPOINT}/file && sync {MOUNTPOINT}/file && touch /run/written) & :")
 
     there = scene.machine(destination)

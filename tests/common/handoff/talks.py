@@ -10,9 +10,10 @@ from common.handoff import destination, documents, frames, source, window
 from common.handoff.destination import Arrivals, Destination, Work
 from common.handoff.documents import Spec
 from common.handoff.frames import Reader, Request, Response
-from common.handoff.greetings import Outcome, Vm
+from common.handoff.greetings import Outcome
 from common.handoff.refusals import Code, Refusal, Refused
 from common.handoff.source import Conversation, Prepared, Source
+from common.handoff.vm import Vm
 
 from .sessions import document
 

@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from common.framing import LINE_LIMIT
 from common.handoff import conversions, destination, documents, frames, greetings, refusals, source, steps, window
-from common.handoff.destination import Arrivals, Offered, Work
+from common.handoff.destination import Arrivals, Work
+from common.handoff.documents import Container
 from common.handoff.errors import InvalidFrame
 from common.handoff.frames import Command, Request, RequestReader, Response, Status
-from common.handoff.greetings import Hello, Outcome, Vm, Welcome
+from common.handoff.greetings import Hello, Outcome, Welcome
 from common.handoff.refusals import Code
 from common.handoff.source import Terms
+from common.handoff.spec0 import Spec0
 from common.handoff.spec1 import Spec1
 from common.handoff.steps import Owner, Phase
+from common.handoff.vm import Vm, of_session
 
 from .talks import ANOTHER, SESSION, TRANSFER, VM, Host, Line, source_of
 
@@ -190,7 +193,7 @@ def test_a_document_that_can_not_be_used_is_refused(document: bytes, code: Code,
 
 
 def test_a_document_offers_a_session_of_a_transfer() -> None:
-    assert destination.read(DOCUMENT.payload, (0, 1, 2)) == Offered(SESSION, TRANSFER)
+    assert destination.read(DOCUMENT.payload, (0, 1, 2)) == Container(SESSION, TRANSFER, of_session(SESSION))
 
 
 def test_a_second_document_takes_the_place_of_the_first() -> None:
@@ -256,7 +259,7 @@ def test_a_document_that_was_just_being_read_is_superseded_too() -> None:
     older = _after(host, [START, HELLO])
     assert older.destination.receive(DOCUMENT) is Work.READ
     _after(host, [START, HELLO])
-    assert _code(older.destination.prepare(Offered(SESSION, TRANSFER))) == Code.SUPERSEDED.value
+    assert _code(older.destination.prepare(Container(SESSION, TRANSFER, of_session(SESSION)))) == Code.SUPERSEDED.value
     assert older.destination.session is None
 
 
@@ -361,11 +364,13 @@ def test_who_does_not_know_what_was_taken_before_still_says_how_commands_ended()
     assert _welcome(_after(host, [START]).ask(_asking("a"))).outcomes == host.ended
 
 
-def test_the_house_is_asked_about_the_vm_of_the_hello() -> None:
+def test_the_house_is_asked_about_the_vm_of_the_document_or_else_of_the_hello() -> None:
     host = Host()
     _after(host, [START, DOCUMENT])
     _after(host, [START, HELLO, DOCUMENT])
-    assert host.asked_of == [Vm(), VM]
+    _after(host, [START, HELLO, Request(Command.SESSION, documents.write(Spec0(), ANOTHER))])
+    _after(host, [START, Request(Command.SESSION, documents.write(Spec0(), ANOTHER, Vm(name="web-2")))])
+    assert host.asked_of == [of_session(SESSION), of_session(SESSION), VM, Vm(name="web-2")]
 
 
 def test_a_taken_session_converts_to_the_newest_spec() -> None:

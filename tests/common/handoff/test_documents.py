@@ -15,6 +15,7 @@ from common.handoff.errors import InvalidDocument, UnknownSpec
 from common.handoff.spec0 import Spec0
 from common.handoff.spec1 import Command, Fact, Frozen, Reference, Spec1
 from common.handoff.spec2 import Spec2
+from common.handoff.vm import Vm
 
 from .sessions import ANY_SPEC, GOOD, HOSTILE, document
 
@@ -87,7 +88,8 @@ TRANSFER = "0123456789abcdef" * 2
 
 @pytest.mark.parametrize("transfer", [None, TRANSFER])
 def test_between_hosts_a_document_says_of_which_transfer_it_is(transfer: Optional[str]) -> None:
-    assert documents.read_of_transfer(documents.write(Spec1(name="a"), transfer)) == (Spec1(name="a"), transfer)
+    read = documents.read_container(documents.write(Spec1(name="a"), transfer))
+    assert read == (Spec1(name="a"), transfer, Vm(name="a"))
 
 
 def test_who_does_not_know_transfers_reads_the_same_session() -> None:
@@ -98,11 +100,28 @@ def test_who_does_not_know_transfers_reads_the_same_session() -> None:
 @pytest.mark.parametrize("transfer", ['"x"', "7", "[]", f'"{TRANSFER.upper()}"', f'"{TRANSFER}0"', f'"{TRANSFER}\\n"'])
 def test_a_transfer_that_is_none_makes_the_document_invalid(transfer: str) -> None:
     with pytest.raises(InvalidDocument, match=r"can't be used: no transfer: "):
-        documents.read_of_transfer(f'{{"spec": 0, "transfer": {transfer}}}')
+        documents.read_container(f'{{"spec": 0, "transfer": {transfer}}}')
 
 
 def test_a_transfer_may_be_null() -> None:
-    assert documents.read_of_transfer('{"spec": 0, "transfer": null}') == (Spec0(), None)
+    assert documents.read_container('{"spec": 0, "transfer": null}') == (Spec0(), None, Vm())
+
+
+def test_beside_a_session_that_has_no_place_for_it_stands_which_vm_it_is_of() -> None:
+    vm = Vm("6b6f3c1e-8a53-4d51-9a51-5a4e7d3f0c11", "web")
+    assert documents.read_container(documents.write(Spec0(), of=vm)).vm == vm
+    assert documents.read(documents.write(Spec0(), of=vm)) == Spec0()
+    assert b"vm" not in documents.write(Spec1(name="other"), of=vm)
+
+
+def test_what_a_session_says_of_its_vm_counts_more_than_what_stands_beside_it() -> None:
+    text = '{"spec": 1, "vm": {"uuid": "6B6F3C1E-8A53-4D51-9A51-5A4E7D3F0C11", "name": "b"}, "session": {"name": "a"}}'
+    assert documents.read_container(text).vm == Vm("6b6f3c1e-8a53-4d51-9a51-5a4e7d3f0c11", "a")
+
+
+@pytest.mark.parametrize("vm", ["7", "[]", "null", '{"uuid": "x"}', '{"name": 1}'])
+def test_a_vm_that_is_none_is_ignored_as_any_other_member(vm: str) -> None:
+    assert documents.read_container(f'{{"spec": 0, "vm": {vm}}}') == (Spec0(), None, Vm())
 
 
 def test_a_refusal_does_not_quote_what_the_document_says() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from common.handoff import greetings
 from common.handoff.errors import InvalidPayload
 from common.handoff.frames import ANSWER_LIMIT, TALK_LIMIT
-from common.handoff.greetings import Hello, Outcome, Vm, Welcome
+from common.handoff.greetings import Hello, Outcome, Welcome
+from common.handoff.vm import Vm
 
 from .talks import TRANSFER, VM
 

@@ -15,6 +15,7 @@ from common.handoff.greetings import Outcome
 from common.handoff.refusals import Code, Refusal, Refused
 from common.handoff.source import NoCommonSpec, NotAwaited, Prepared, Terms
 from common.handoff.spec0 import Spec0
+from common.handoff.vm import of_session
 
 from .talks import ANOTHER, SESSION, TRANSFER, VM, Cut, Host, hand_over, source_of
 
@@ -166,7 +167,7 @@ def test_what_the_destination_has_against_it_is_told() -> None:
     host.against = Refusal(Code.NAME_TAKEN.value, "another VM has that name: rename one")
     with pytest.raises(Refused, match=r"^another VM has that name: rename one$"):
         host.connect().talk(source_of(Terms()).prepare())
-    assert host.asked_of == [VM]
+    assert host.asked_of == [of_session(SESSION)]
 
 
 def test_a_refused_version_is_told_with_those_spoken() -> None:

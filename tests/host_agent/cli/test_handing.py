@@ -267,7 +267,7 @@ def test_what_a_file_says_is_shown_without_a_daemon(place: Path, number: int, ca
     (place / "f").write_bytes(files.write(SPEC, number, allow_loss=True))
     handing.inspect(str(place / "f"), as_json=False)
     out = capsys.readouterr().out
-    assert out.startswith(f"{'web-1' if number else 'a guest without a name'} (session spec {number})\n")
+    assert out.startswith(f"web-1 (session spec {number})\n")
     if number:
         assert "  /srv: thaws by itself in 30 s at the latest" in out.splitlines()
         assert "  filesystem-freeze (0123456789abcdef-7): 12 s left" in out.splitlines()

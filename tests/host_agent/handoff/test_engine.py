@@ -363,6 +363,18 @@ def test_a_guest_goes_in_a_file(place: Path) -> None:
     run(scenario())
 
 
+def test_a_guest_of_a_file_of_the_oldest_spec_is_known_by_what_stands_beside_it(place: Path) -> None:
+    async def scenario() -> None:
+        async with two(place) as (a, first, _, second):
+            async with a.vm(speaking()):
+                await first.until_guest("web", known)
+                content = await ask(first, first.client.export, "web", 0, True)
+            assert (await ask(second, second.client.take_in, content))["guest"] == "web"
+            assert (await second.guest("web"))["facts"].keys() == {"fqdn"}
+
+    run(scenario())
+
+
 def test_a_file_of_an_older_spec_loses_only_what_may_be_lost(place: Path) -> None:
     async def scenario() -> None:
         async with two(place) as (a, first, _b, _second), a.vm(speaking()):
