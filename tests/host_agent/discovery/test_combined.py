@@ -346,11 +346,14 @@ def test_what_sources_say_of_migrations_is_passed_on() -> None:
 
 
 def test_nobody_needs_to_take_notice_of_migrations() -> None:
-    made: dict[str, Slow] = {}
-    discovery = CombinedDiscovery([WantedSlow("one", made)], _report_nothing, lambda *_, **__: None)
-    discovery.open()
-    made["one"].moving(Migration.LEFT, "web", None)
-    discovery.close()
+    async def scenario() -> None:
+        made: dict[str, Slow] = {}
+        discovery = CombinedDiscovery([WantedSlow("one", made)], _report_nothing, lambda *_, **__: None)
+        discovery.open()
+        made["one"].moving(Migration.LEFT, "web", None)
+        discovery.close()
+
+    run(scenario())
 
 
 @pytest.mark.parametrize(

@@ -359,7 +359,7 @@ def test_a_destination_that_can_not_say_what_it_has_taken_takes_nothing(
             await first.until_guest("web", agreed(NEWEST))
             monkeypatch.setattr("host_agent.store.Store.load", fail)
             async with running(b.configuration(a)) as second:
-                with pytest.raises(RefusedByPeer, match=r"b refuses: .* could not be read") as error:
+                with pytest.raises(RefusedByPeer, match=r"b refuses: .* could not read") as error:
                     await hand_over(first)
                 assert error.value.code == "not-saved"
                 assert await is_as_before(first)
