@@ -29,7 +29,7 @@ demo-vm: $(STAMP)
 test: $(STAMP)
 	@$(VENV)/bin/python -m tests.get_libvirt
 	@$(VENV)/bin/tox run-parallel --parallel 3 --parallel-no-spinner
-	@$(VENV)/bin/tox run -e vm
+	@$(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner -e vm-image,vm,vm-services
 
 lint: $(STAMP)
 	@$(VENV)/bin/tox run -e lint

@@ -34,14 +34,15 @@ def vm(scene: Scene, host: Host, disk: bytes) -> Machine:
     machine.guest.write_file("/etc/vmaccord/guest.conf", CONFIGURATION)
     machine.guest.write_file(DISK, disk)
     machine.guest.run(f"mkdir {MOUNTPOINT}; mount -t ext4 -o loop {DISK} {MOUNTPOINT}")
+    began = now()
     scene.start_agent(machine, "5")
-    agree(scene, host, "first contact")
+    agree(scene, host, "first contact", began)
     return machine
 
 
-def agree(scene: Scene, host: Host, step: str) -> None:
-    """Wait for the agreement, and for what the guest says that it carries out."""
-    scene.await_agreement(host, 5, step, now())
+def agree(scene: Scene, host: Host, step: str, began: float) -> None:
+    """Wait for the agreement, and for what the guest says that it carries out, after *began*."""
+    scene.await_agreement(host, 5, step, began)
     await_capabilities(host)
 
 
@@ -101,8 +102,9 @@ def test_a_file_system_thaws_when_its_agent_is_killed(scene: Scene, host: Host, 
     assert not written(vm)
     vm.guest.kill_agent(scene.agent)
     await_written(vm)
+    began = now()
     scene.start_agent(vm, "5")
-    agree(scene, host, "the next agent")
+    agree(scene, host, "the next agent", began)
     assert status(host)["state"] == "thawed"
 
 
@@ -114,9 +116,10 @@ def test_a_file_system_thaws_at_the_next_start_when_everything_of_the_agent_was_
     children = f"$(grep -l '^PPid:[[:space:]]*{scene.agent}$' /proc/[0-9]*/status | cut -d/ -f3)"
     vm.guest.run(f"kill -9 {children} {scene.agent}")
     assert not written(vm)
+    began = now()
     scene.start_agent(vm, "5")
     await_written(vm)
-    agree(scene, host, "the next agent")
+    agree(scene, host, "the next agent", began)
     assert status(host)["state"] == "thawed"
 
 
@@ -141,7 +144,7 @@ def test_the_clock_of_a_vm_restored_from_a_file_is_set(
     restored = scene.machine(host)
     restored.restore(tmp_path / "state")
     (tmp_path / "state").unlink()
-    agree(scene, host, "the restored VM")
+    agree(scene, host, "the restored VM", now())
     behind = now() - guest_time(restored)
     assert behind > 0
     asked = now()
