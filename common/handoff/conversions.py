@@ -29,18 +29,18 @@ def convert(spec: Spec, to: int = NEWEST, allow_loss: bool = False) -> Spec:
     :raises UnknownSpec: *to* is not known.
     :raises WouldLose: it would lose members; the error names them all.
     """
+    return convert_telling(spec, to, allow_loss)[0]
+
+
+def convert_telling(spec: Spec, to: int, allow_loss: bool = False) -> tuple[Spec, Losses]:
+    """*spec* in the session spec *to*, and the dotted names of what that has no place for.
+
+    :raises UnknownSpec, WouldLose: see ``convert``.
+    """
     converted, lost = _converted(spec, to)
     if lost and not allow_loss:
         raise WouldLose(to, lost)
-    return converted
-
-
-def losses(spec: Spec, to: int) -> Losses:
-    """The dotted names of what *spec* says and the session spec *to* has no place for.
-
-    :raises UnknownSpec: *to* is not known.
-    """
-    return _converted(spec, to)[1]
+    return converted, lost
 
 
 def _converted(spec: Spec, to: int) -> tuple[Spec, Losses]:

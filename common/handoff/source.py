@@ -143,9 +143,7 @@ class Source:
         return (yield from self._send(spec, allow_loss))
 
     def _send(self, number: int, allow_loss: bool) -> Conversation[Prepared]:
-        session = self._session()
-        lost = conversions.losses(session, number)
-        document = conversions.convert(session, number, allow_loss)
+        document, lost = conversions.convert_telling(self._session(), number, allow_loss)
         try:
             yield from say(Request(Command.SESSION, documents.write(document, self._transfer, self._vm)))
         except Refused as refused:

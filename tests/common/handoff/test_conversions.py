@@ -68,7 +68,7 @@ def test_the_losses_are_those_that_a_refusal_names(spec: Spec, to: int) -> None:
         names: tuple[str, ...] = ()
     except WouldLose as refusal:
         names = refusal.names
-    assert conversions.losses(spec, to) == names
+    assert conversions.convert_telling(spec, to, True)[1] == names
 
 
 @given(SPECS1)
@@ -158,4 +158,4 @@ def test_to_an_unknown_spec_nothing_is_converted(to: int) -> None:
     with pytest.raises(UnknownSpec, match="known are 0, 1, 2"):
         convert(Spec1(), to)
     with pytest.raises(UnknownSpec, match="known are 0, 1, 2"):
-        conversions.losses(Spec1(), to)
+        conversions.convert_telling(Spec1(), to, True)

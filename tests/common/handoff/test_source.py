@@ -42,7 +42,7 @@ def test_any_two_releases_meet_in_what_both_know(ours: tuple[int, int], theirs: 
     host, terms = Host(*theirs), Terms(5, True, False, *ours)
     spec = min(ours[1], theirs[1])
     assert hand_over(host, terms, cut=cut) == Prepared(
-        False, min(ours[0], theirs[0]), spec, conversions.losses(SESSION, spec)
+        False, min(ours[0], theirs[0]), spec, conversions.convert_telling(SESSION, spec, True)[1]
     )
     assert host.taken == [conversions.convert(SESSION, spec, allow_loss=True)]
 
@@ -101,7 +101,7 @@ def test_what_would_get_lost_is_sent_only_where_that_is_allowed(terms: Terms) ->
         line.talk(source_of(terms).prepare())
     assert line.destination.session is None
     prepared = host.connect().talk(source_of(terms._replace(allow_loss=True)).prepare())
-    assert (prepared.spec, prepared.lost) == (0, conversions.losses(SESSION, 0))
+    assert (prepared.spec, prepared.lost) == (0, conversions.convert_telling(SESSION, 0, True)[1])
 
 
 def test_nothing_gets_lost_that_is_not_there() -> None:
