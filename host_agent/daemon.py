@@ -283,7 +283,6 @@ class Daemon:
             events_ever=self.feed.last,
             state_rows=0 if self._keeper is None else self._keeper.waiting,
             state_failing=self._keeper is not None and bool(self._keeper.status()["failing"]),
-            doubtful=sum(guest.departure is not None for guest in self.registry),
             lost_sources=sum(not each["connected"] for each in status["libvirt"]),
         )
 

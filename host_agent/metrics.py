@@ -94,7 +94,6 @@ class Levels(NamedTuple):
     :ivar events_ever: happenings of this run.
     :ivar state_rows: rows that wait to be written to the state file.
     :ivar state_failing: whether that can't be written now.
-    :ivar doubtful: how many guests nobody here knows the owner of.
     :ivar lost_sources: how many sources of guests don't answer.
     """
 
@@ -105,7 +104,6 @@ class Levels(NamedTuple):
     events_ever: int
     state_rows: int = 0
     state_failing: bool = False
-    doubtful: int = 0
     lost_sources: int = 0
 
 
@@ -165,11 +163,13 @@ class _Survey:
         self.ages = Histogram(AGES)
         self.oldest = 0.0
         self.throttled = 0
+        self.doubtful = 0
         self.dropped = meter.drops(())
 
     def add(self, guests: Iterable[Guest], now: float) -> None:
         for guest in guests:
             self.throttled += guest.throttled
+            self.doubtful += guest.departure is not None
             if guest.session.counters.dropped:
                 self.dropped.update(guest.session.counters.dropped)
             heartbeat = guest.facts.get("heartbeat")
@@ -210,6 +210,7 @@ def _of_guests(meter: Meter, survey: _Survey) -> Iterator[Metric]:
         guests.add_metric([standing.state, agreed], meter.guests[standing])
     yield guests
     yield _gauge("throttled_guests", "Guests that send too much and are read from slowly.", survey.throttled)
+    yield _gauge("handoffs_in_doubt", "Guests of which nobody here knows whether another host took them.", survey.doubtful)
     yield GaugeHistogramMetricFamily(
         f"{NAMESPACE}_heartbeat_age_seconds",
         "Time since the last heartbeat of each guest whose channel is open.",
@@ -256,7 +257,6 @@ def _of_levels(levels: Levels) -> Iterator[Metric]:
     yield _gauge("queue_state_rows", "Rows that wait to be written to the state file.", levels.state_rows)
     yield _counter("events", "Events that were told.", levels.events_ever)
     yield _gauge("state_failing", "1: the state file can't be written now.", levels.state_failing)
-    yield _gauge("handoffs_in_doubt", "Guests of which nobody here knows whether another host took them.", levels.doubtful)
     yield _gauge("lost_sources", "Sources of guests, such as libvirt, that do not answer now.", levels.lost_sources)
     supported = -1 if levels.supported is None else levels.supported
     yield _gauge("supported_api_version", "The highest API version of this host; -1: it knows no versions.", supported)

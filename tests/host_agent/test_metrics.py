@@ -27,6 +27,7 @@ from host_agent import commands, refusals, release
 from host_agent.budget import Limits
 from host_agent.feed import Feed
 from host_agent.guest import Guest, Shared, State
+from host_agent.known import Departure
 from host_agent.meter import ROUND_TRIPS, Meter
 from host_agent.metrics import AGES, BATCH, CONTENT_TYPE, DROPS, OTHER, REFUSALS, Levels, Metrics
 from host_agent.registry import Registry
@@ -158,6 +159,13 @@ def test_throttled_guests_are_counted_now_and_over_time() -> None:
     calm.throttle(False)
     assert host.value("vmaccord_throttled_guests") == 1
     assert host.value("vmaccord_throttled_total") == 2
+
+
+def test_guests_whose_hand_off_is_in_doubt_are_counted() -> None:
+    host = Host()
+    doubtful, _ = host.guest("a", HEARTBEAT), host.guest("b", HEARTBEAT)
+    doubtful.departure = Departure("0" * 32, "a", None, "host-b", 0.0)
+    assert host.value("vmaccord_handoffs_in_doubt") == 1
 
 
 def test_ages_of_heartbeats_are_a_distribution_over_all_open_channels() -> None:
@@ -320,20 +328,15 @@ def test_the_kinds_of_refusals_are_those_that_the_code_has() -> None:
 
 
 def test_levels_are_told() -> None:
-    host = Host(
-        Levels(
-            2, commands=1, unsent=5, events=3, events_ever=4, state_rows=6, state_failing=True, doubtful=8, lost_sources=7
-        )
-    )
+    host = Host(Levels(2, commands=1, unsent=5, events=3, events_ever=4, state_rows=6, state_failing=True, lost_sources=7))
     told = {
         name: host.value(f"vmaccord_{name}")
-        for name in ("supported_api_version", "events_total", "state_failing", "handoffs_in_doubt", "lost_sources")
+        for name in ("supported_api_version", "events_total", "state_failing", "lost_sources")
     }
     assert told == {
         "supported_api_version": 2,
         "events_total": 4,
         "state_failing": 1,
-        "handoffs_in_doubt": 8,
         "lost_sources": 7,
     }
     queues = {name: host.value(f"vmaccord_queue_{name}") for name in ("commands", "write_bytes", "events", "state_rows")}
