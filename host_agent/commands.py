@@ -322,11 +322,6 @@ class Commands:
         for completion in self._early.pop(guest, ()):
             self.completed(guest, completion, self._loop.time())
 
-    def disown(self, reply_ids: Iterable[str]) -> None:
-        """Wait no longer for those commands, which are another host's after all."""
-        for reply_id in list(reply_ids):
-            self._give_up(self._waiting[reply_id])
-
     def outcome(self, reply_id: str) -> Optional[Answer]:
         """What was answered lately to a command that another host or another run of the daemon sent; None: nothing."""
         answer, at = self._outcomes.get(reply_id, (None, 0.0))

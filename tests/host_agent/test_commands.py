@@ -1094,30 +1094,6 @@ def test_a_number_that_no_host_can_have_given_is_not_believed(floor: int) -> Non
     play(scenario)
 
 
-# ---- Taken, and not kept ----
-
-
-def test_commands_that_are_another_hosts_after_all_are_not_waited_for_and_others_are() -> None:
-    async def scenario(bench: Bench) -> None:
-        guest = bench.guest()
-        sent = bench.commands.send(guest, "users", {})
-        bench.commands.adopt(guest, [InFlight("old-1", "users", 1000.0, 1020.0), InFlight("old-2", "users", 1000.0, 1020.0)])
-        bench.commands.disown(guest.in_flight.keys() - {sent.reply_id})
-        assert list(guest.in_flight) == list(bench.notes.kept) == [sent.reply_id]
-        assert len(bench.commands) == 1
-        bench.complete(guest, "old-1")
-        assert bench.meter.unknown == 1
-        assert bench.commands.outcome("old-1") is None
-        assert bench.told("completion", "timed-out") == []
-        await bench.loop.advance(100.0)
-        assert bench.meter.timeouts == 1
-        assert sent.answer is not None
-        with pytest.raises(TimedOut):
-            await sent.answer
-
-    play(scenario)
-
-
 def test_what_an_awaited_guest_answers_early_counts_when_its_command_is_known() -> None:
     async def scenario(bench: Bench) -> None:
         bench.commands.is_awaited = lambda guest: guest.name == "web-1"
