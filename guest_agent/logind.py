@@ -27,8 +27,18 @@ BUS = "run/dbus/system_bus_socket"
 #: What exists where logind runs, relative to the root.
 SEATS = "run/systemd/seats"
 
-#: logind's name on the bus.
+#: logind's name on the bus, and where it is asked.
 SERVICE = "org.freedesktop.login1"
+MANAGER = "/org/freedesktop/login1"
+
+#: The state of a session whose user has left.
+ENDED = "closing"
+
+#: What logind answers when a session ended meanwhile.
+GONE = frozenset({"org.freedesktop.login1.NoSuchSession", "org.freedesktop.DBus.Error.UnknownObject"})
+
+#: In a second of its timestamps.
+MICROSECONDS = 1_000_000
 
 _BUS_NAME = "org.freedesktop.DBus"
 _BUS_PATH = "/org/freedesktop/DBus"

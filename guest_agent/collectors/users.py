@@ -22,11 +22,6 @@ PATIENCE = 10.0
 #: Logind is asked about no more sessions than this.
 SESSIONS_LIMIT = 256
 
-_MANAGER = "/org/freedesktop/login1"
-_ENDED = "closing"
-_MICROSECONDS = 1_000_000
-_GONE = frozenset({"org.freedesktop.login1.NoSuchSession", "org.freedesktop.DBus.Error.UnknownObject"})
-
 
 def sessions(root: str) -> tuple[UserSession, ...]:
     """The sessions of users.
@@ -57,7 +52,7 @@ def _at_terminals() -> tuple[UserSession, ...]:
 
 
 def _of_logind(bus: Bus) -> tuple[UserSession, ...]:
-    (listed,) = bus.call(logind.SERVICE, _MANAGER, f"{logind.SERVICE}.Manager", "ListSessions")
+    (listed,) = bus.call(logind.SERVICE, logind.MANAGER, f"{logind.SERVICE}.Manager", "ListSessions")
     found: list[UserSession] = []
     for *_, path in listed[:SESSIONS_LIMIT]:
         properties = _properties(bus, path)
@@ -73,7 +68,7 @@ def _properties(bus: Bus, path: str) -> Optional[Mapping[str, Any]]:
     try:
         (typed,) = bus.call(logind.SERVICE, path, PROPERTIES, "GetAll", "s", f"{logind.SERVICE}.Session")
     except Refused as refusal:
-        if refusal.error in _GONE:
+        if refusal.error in logind.GONE:
             return None
         raise
     return {name: value for name, (_, value) in typed.items()}
@@ -82,12 +77,12 @@ def _properties(bus: Bus, path: str) -> Optional[Mapping[str, Any]]:
 def _session(properties: Mapping[str, Any]) -> Iterator[UserSession]:
     """The session if it is one that a user works in."""
     try:
-        if properties["Class"] == "user" and properties["State"] != _ENDED:
+        if properties["Class"] == "user" and properties["State"] != logind.ENDED:
             seat, _ = properties["Seat"]
             yield UserSession(
                 id=properties["Id"],
                 user=properties["Name"],
-                since=properties["Timestamp"] / _MICROSECONDS,
+                since=properties["Timestamp"] / logind.MICROSECONDS,
                 locked=properties.get("LockedHint", False),
                 active=properties["Active"] and seat != "",
             )

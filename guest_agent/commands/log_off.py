@@ -11,14 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common.messages import LogOff
+from guest_agent.logind import GONE
 
 from . import Machine
 from .logind import Logind, Refused, available
 
 __all__ = ["available", "run"]
-
-#: What logind answers when a session ended meanwhile.
-_GONE = ("org.freedesktop.login1.NoSuchSession", "org.freedesktop.DBus.Error.UnknownObject")
 
 
 def run(machine: Machine, message: LogOff) -> Mapping[str, Any]:
@@ -40,7 +38,7 @@ def _is_in_foreground(logind: Logind, path: str) -> bool:
     try:
         return logind.session_property(path, "Active") is True and logind.session_property(path, "Class") == "user"
     except Refused as refusal:
-        if refusal.error in _GONE:
+        if refusal.error in GONE:
             return False
         raise
 
@@ -49,5 +47,5 @@ def _end(logind: Logind, identifier: str) -> None:
     try:
         logind.call("TerminateSession", "s", identifier)
     except Refused as refusal:
-        if refusal.error not in _GONE:
+        if refusal.error not in GONE:
             raise

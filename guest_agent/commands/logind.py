@@ -10,11 +10,9 @@ import os
 from typing import Any, Optional
 
 from guest_agent import bus
-from guest_agent.logind import BUS, SEATS, SERVICE
+from guest_agent.logind import BUS, MANAGER, SEATS, SERVICE
 
 from . import CommandFailed, Machine
-
-_MANAGER = "/org/freedesktop/login1"
 
 
 class Refused(CommandFailed):
@@ -61,7 +59,7 @@ class Logind:
         :raises Refused: it answers with an error.
         :raises CommandFailed: it does not answer.
         """
-        return self._ask(_MANAGER, f"{SERVICE}.Manager", method, signature, *arguments)
+        return self._ask(MANAGER, f"{SERVICE}.Manager", method, signature, *arguments)
 
     def session_property(self, path: str, name: str) -> Any:
         """The value of a property of the session at *path*.

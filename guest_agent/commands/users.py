@@ -27,12 +27,6 @@ SESSIONS_LIMIT = 3000
 #: No name, of a user, a host or whatever, is longer, in characters; what is more is cut.
 NAME_LIMIT = 255
 
-#: What logind answers when a session ended meanwhile.
-_GONE = ("org.freedesktop.login1.NoSuchSession", "org.freedesktop.DBus.Error.UnknownObject")
-
-_ENDED = "closing"
-_MICROSECONDS = 1_000_000
-
 #: How the classes of sessions begin that users work in, as ``user-early``; those of login screens begin otherwise.
 _OF_USERS = "user"
 
@@ -95,11 +89,11 @@ def _described(connection: Logind, identifier: str, name: str, path: str) -> Ite
         return connection.session_property(path, member)
 
     try:
-        if asked("Class").startswith(_OF_USERS) and asked("State") != _ENDED:
-            since = asked("Timestamp") / _MICROSECONDS
+        if asked("Class").startswith(_OF_USERS) and asked("State") != logind.ENDED:
+            since = asked("Timestamp") / logind.MICROSECONDS
             yield _session("logind", name, identifier, since, asked("TTY"), asked("RemoteHost"))
     except Refused as refusal:
-        if refusal.error not in _GONE:
+        if refusal.error not in logind.GONE:
             raise
 
 
